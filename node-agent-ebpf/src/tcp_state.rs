@@ -1,0 +1,136 @@
+//! Tracepoint `inet_sock_set_state`: every TCP state change. Four of them matter.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use leyline_abi::{loss, role};
+
+use crate::connection::{self, Start};
+use crate::half_edge;
+use crate::kernel::{Socket, state};
+use crate::maps::{LISTENERS, Listener, lose, phase};
+
+/// Arguments: (socket, old state, new state), before the new state is stored.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn tcp_state(context: BtfTracePointContext) -> i32 {
+    let old: i32 = context.arg(1);
+    let new: i32 = context.arg(2);
+    if !matches!(
+        (old, new),
+        (state::CLOSE, state::SYN_SENT | state::LISTEN)
+            | (state::SYN_SENT | state::SYN_RECV, state::ESTABLISHED)
+            | (_, state::CLOSE)
+    ) {
+        return 0;
+    }
+    // SAFETY: the tracepoint's first argument is a `struct sock *`.
+    let Some(socket) = (unsafe { Socket::tcp(context.arg::<*const c_void>(0)) }) else {
+        return 0;
+    };
+    match new {
+        state::SYN_SENT => connecting(socket),
+        state::LISTEN => listening(socket),
+        state::ESTABLISHED => established(socket, old),
+        _ => closed(socket, old),
+    }
+    0
+}
+
+/// `connect()`, in the caller's own context.
+#[inline(always)]
+fn connecting(socket: Socket) {
+    let remote = socket.remote();
+    if connection::is_loopback(&remote) {
+        return;
+    }
+    let Some(slot) = connection::make_slot(socket) else {
+        lose(loss::SOCKET_STORAGE, 1);
+        return;
+    };
+    connection::identify(slot, socket, role::CLIENT);
+    connection::address(slot, socket, remote);
+    slot.key.owner = half_edge::current_owner(slot.key.cgroup);
+    // SAFETY: a helper without arguments.
+    slot.started_ns = unsafe { bpf_ktime_get_ns() };
+    slot.phase = phase::CONNECTING;
+}
+
+/// `listen()`, in the caller's own context. Children get a copy of this slot; those of a loopback listener need none.
+#[inline(always)]
+fn listening(socket: Socket) {
+    if connection::is_loopback(&socket.local()) {
+        return;
+    }
+    let Some(slot) = connection::make_slot(socket) else {
+        return;
+    };
+    connection::identify(slot, socket, role::SERVER);
+    slot.key.owner = half_edge::current_owner(slot.key.cgroup);
+    slot.phase = phase::LISTENING;
+}
+
+/// The handshake is done, in whoever's context the packet arrived.
+#[inline(always)]
+fn established(socket: Socket, old: i32) {
+    let remote = socket.remote();
+    if connection::is_loopback(&remote) {
+        if let Some(slot) = connection::slot_of(socket) {
+            slot.phase = phase::NONE;
+        }
+        return;
+    }
+    let Some(slot) = connection::make_slot(socket) else {
+        lose(loss::SOCKET_STORAGE, 1);
+        return;
+    };
+    match slot.phase {
+        phase::CONNECTING => {}
+        phase::LISTENING => {
+            // A listener older than the knowledge that its cgroup is a pod's.
+            if slot.key.owner != 0 && half_edge::is_pod(slot.key.cgroup) {
+                slot.key.owner = 0;
+            }
+            connection::address(slot, socket, remote);
+        }
+        _ => {
+            // Under way when the programs were loaded: its cgroup tells the pod, else whose it is stays open.
+            let role = if old == state::SYN_SENT {
+                role::CLIENT
+            } else {
+                role::SERVER
+            };
+            connection::identify(slot, socket, role);
+            connection::address(slot, socket, remote);
+            if role == role::SERVER && !half_edge::is_pod(slot.key.cgroup) {
+                // A multipath TCP listener that is older than the programs hands nothing on; its port names its owner.
+                if let Some(owner) = LISTENERS.get_ptr(&Listener::of(socket)) {
+                    // SAFETY: a live map value, one word.
+                    slot.key.owner = unsafe { owner.read_volatile() };
+                }
+            }
+            slot.started_ns = 0;
+        }
+    }
+    if let Some(tcp) = socket.tcp_part() {
+        connection::start(slot, socket, tcp, Start::Opened);
+    }
+}
+
+/// Gone, whatever it was.
+#[inline(always)]
+fn closed(socket: Socket, old: i32) {
+    let Some(slot) = connection::slot_of(socket) else {
+        return;
+    };
+    let Some(tcp) = socket.tcp_part() else {
+        return;
+    };
+    match slot.phase {
+        phase::OPEN => connection::finish(slot, socket, tcp, tcp.totals(slot.key.role, Some(old))),
+        phase::LOST => connection::finish_lost(slot, tcp.totals(slot.key.role, Some(old))),
+        phase::CONNECTING => connection::fail(slot, socket, tcp),
+        _ => slot.phase = phase::NONE,
+    }
+}

@@ -1,0 +1,264 @@
+//! The kernel side as the agent sees it: load the programs, read the maps, drain the rings.
+//!
+//! Inputs: the eBPF object that `build.rs` embedded, the running kernel's BTF, [`KernelOptions`]. Outputs: half-edges,
+//! connection records, cgroup events, loss counters and the state of each probe. IO: `bpf()` system calls and one read
+//! of `/sys/kernel/btf/vmlinux`. Everything is synchronous and returns quickly.
+//!
+//! Deliberately absent: names. A half-edge carries a cgroup id and a thread group; what they are called is the
+//! caller's business. Dropping [`Kernel`] detaches every program; nothing is pinned.
+
+mod btf;
+mod capabilities;
+mod error;
+mod load;
+mod maps;
+mod offsets;
+mod probe;
+mod split;
+mod sys;
+
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use aya::maps::{MapData, RingBuf};
+use leyline_abi::{CgroupEvent, Connection, HalfEdge, HalfEdgeKey, Owner, Plain, loss};
+
+pub use error::{KernelError, LoadError};
+pub use probe::{ProbeState, ProbeStatus};
+pub use split::{Prefix, SplitSet};
+
+/// Every probe this agent has, in the order they are loaded.
+pub const PROBES: [&str; 5] = ["tcp_state", "sockets", "totals", "cgroup_mkdir", "cgroup_rmdir"];
+
+/// How long after the start sweeps still look for connections that are older than the agent (they may have waited in
+/// an accept queue, where no file shows them).
+const ADOPTION: Duration = Duration::from_secs(60);
+
+/// Sizes of everything bounded. Half-edges take about 230 bytes each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelOptions {
+    /// Entries of the half-edge map.
+    pub max_half_edges: u32,
+    /// Cgroups that can be marked as a pod's.
+    pub max_pods: u32,
+    /// Thread groups whose names are remembered.
+    pub max_owners: u32,
+    /// Ring buffer of connection records; rounded up to a power of two.
+    pub connection_ring_bytes: u32,
+    /// Ring buffer of cgroup events; rounded up to a power of two.
+    pub cgroup_ring_bytes: u32,
+}
+
+impl Default for KernelOptions {
+    /// 16,384 half-edges. A connection with both ends on this kernel takes 288 bytes of the ring: 4 MiB hold what
+    /// 16,000 connections per second send in 0.9 seconds, until sampling sets in.
+    fn default() -> Self {
+        Self {
+            max_half_edges: 16_384,
+            max_pods: 8_192,
+            max_owners: 4_096,
+            connection_ring_bytes: 1 << 22,
+            cgroup_ring_bytes: 1 << 17,
+        }
+    }
+}
+
+/// The loaded kernel side. Dropping it detaches everything.
+pub struct Kernel {
+    /// Programs with their links, and the maps nobody asks for.
+    _ebpf: aya::Ebpf,
+    probes: Vec<ProbeStatus>,
+    sockets: Option<sys::Iterator>,
+    totals: Option<sys::Iterator>,
+    maps: maps::Maps,
+    split: SplitSet,
+    adopt_until: Instant,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel")
+            .field("probes", &self.probes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// Loads and attaches what this kernel allows; [`probes`](Self::probes) says what that is. Connections older than
+    /// this call are adopted by the first [`sweep`](Self::sweep): mark pods and set split addresses before it.
+    ///
+    /// # Errors
+    ///
+    /// Only when nothing works.
+    pub fn load(options: &KernelOptions) -> Result<Self, LoadError> {
+        load::load(options)
+    }
+
+    /// State of each probe, in the order of [`PROBES`].
+    #[must_use]
+    pub fn probes(&self) -> &[ProbeStatus] {
+        &self.probes
+    }
+
+    /// Walks all tracked sockets and folds their running totals; in the first minute also adopts older connections.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to run an iterator that is attached.
+    pub fn sweep(&mut self) -> Result<(), KernelError> {
+        if let Some(sockets) = &self.sockets
+            && Instant::now() < self.adopt_until
+        {
+            self.maps.run_sockets(sockets)?;
+        }
+        match &self.totals {
+            Some(totals) => totals.run().map_err(|source| KernelError::Iterator {
+                name: "totals",
+                source,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads every half-edge.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read; some entries may have been visited by then.
+    pub fn half_edges(&self, mut visit: impl FnMut(&HalfEdgeKey, &HalfEdge)) -> Result<(), KernelError> {
+        sys::for_each::<{ size_of::<HalfEdgeKey>() }, { size_of::<HalfEdge>() }>(
+            self.maps.half_edges.fd().as_fd(),
+            |key, value| {
+                if let (Some(key), Some(value)) = (HalfEdgeKey::from_bytes(key), HalfEdge::from_bytes(value))
+                {
+                    visit(&key, &value);
+                }
+            },
+        )
+        .map_err(|source| KernelError::Map {
+            operation: "read",
+            map: "HALF_EDGES",
+            source,
+        })
+    }
+
+    /// Removes an idle half-edge without live sockets and returns what it last held (`None` if it was not there).
+    /// A connection that opens later makes a new entry with a new serial, counting from zero.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn remove(&mut self, key: &HalfEdgeKey) -> Result<Option<HalfEdge>, KernelError> {
+        sys::take::<{ size_of::<HalfEdge>() }>(self.maps.half_edges.fd().as_fd(), key.as_bytes())
+            .map(|value| value.and_then(|value| HalfEdge::from_bytes(&value)))
+            .map_err(|source| KernelError::Map {
+                operation: "remove from",
+                map: "HALF_EDGES",
+                source,
+            })
+    }
+
+    /// Takes up to `max` connection records; returns how many. Fewer than `max` means the ring is empty. Call it at
+    /// least every second: nothing wakes the caller.
+    pub fn drain_connections(&mut self, max: usize, mut visit: impl FnMut(&Connection)) -> usize {
+        drain(&mut self.maps.connections, max, &mut visit)
+    }
+
+    /// Takes up to `max` cgroup events, in the order they happened; returns how many.
+    pub fn drain_cgroups(&mut self, max: usize, mut visit: impl FnMut(&CgroupEvent)) -> usize {
+        drain(&mut self.maps.cgroups, max, &mut visit)
+    }
+
+    /// What was not recorded since the start, indexed by [`leyline_abi::loss`].
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn loss(&self) -> Result<[u64; loss::COUNT as usize], KernelError> {
+        let mut counts = [0; loss::COUNT as usize];
+        for (index, count) in (0..).zip(&mut counts) {
+            *count = self
+                .maps
+                .loss
+                .get(&index, 0)
+                .map_err(|error| maps::map_error("read", "LOSS", error))?;
+        }
+        Ok(counts)
+    }
+
+    /// Sockets of this cgroup are a pod's from now on: their half-edges need no owner.
+    ///
+    /// # Errors
+    ///
+    /// When the map is full or refuses; then half-edges of the cgroup stay separate per process, and correct.
+    pub fn mark_pod(&mut self, cgroup: u64) -> Result<(), KernelError> {
+        self.maps
+            .pods
+            .insert(&cgroup, &1, 0)
+            .map_err(|error| maps::map_error("insert into", "PODS", error))
+    }
+
+    /// The cgroup is gone. Unknown ones are no error.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn unmark_pod(&mut self, cgroup: u64) -> Result<(), KernelError> {
+        match self.maps.pods.remove(&cgroup) {
+            Err(error) if !maps::is_absent(&error) => Err(maps::map_error("remove from", "PODS", error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a thread group was called when it made its sockets; forgotten when many others came since.
+    #[must_use]
+    pub fn owner(&self, tgid: u32) -> Option<Owner> {
+        Owner::from_bytes(&self.maps.owners.get(&tgid, 0).ok()?)
+    }
+
+    /// Record only one in 2^`log2` connections of split half-edges, chosen by witness.
+    ///
+    /// # Errors
+    ///
+    /// When the map refuses.
+    pub fn set_sample_log2(&mut self, log2: u8) -> Result<(), KernelError> {
+        self.maps
+            .set(leyline_abi::setting::SAMPLE_LOG2, u32::from(log2.min(31)))
+    }
+
+    /// Replaces the remote addresses whose connections are recorded one by one. [`load`](Self::load) starts with
+    /// [`SplitSet::new`] of no addresses.
+    ///
+    /// # Errors
+    ///
+    /// When the map is full (1,024 prefixes) or refuses.
+    pub fn set_split(&mut self, split: SplitSet) -> Result<(), KernelError> {
+        self.maps.replace_split(&self.split, &split)?;
+        self.split = split;
+        Ok(())
+    }
+
+    /// The current set; whether a half-edge is split is `split().contains(key.remote)`.
+    #[must_use]
+    pub fn split(&self) -> &SplitSet {
+        &self.split
+    }
+
+    /// Kernel memory all maps take, as the kernel counts it.
+    #[must_use]
+    pub fn map_bytes(&self) -> u64 {
+        self.maps.bytes()
+    }
+}
+
+fn drain<T: Plain>(ring: &mut RingBuf<MapData>, max: usize, visit: &mut dyn FnMut(&T)) -> usize {
+    let mut taken = 0;
+    while taken < max {
+        let Some(item) = ring.next() else { break };
+        taken += 1;
+        if let Some(record) = T::from_bytes(&item) {
+            visit(&record);
+        }
+    }
+    taken
+}

@@ -122,7 +122,10 @@ impl Drop for Place {
 fn inside(cgroup: &Path, namespace: &str, program: &str) -> Command {
     let mut command = Command::new("bash");
     command
-        .args(["-c", "echo $$ > \"$0\" && exec nsenter --net=\"$1\" -- \"${@:2}\""])
+        .args([
+            "-c",
+            "echo $$ > \"$0\" && exec nsenter --net=\"$1\" -- \"${@:2}\"",
+        ])
         .arg(cgroup.join("cgroup.procs"))
         .arg(format!("/run/netns/{namespace}"))
         .arg(program);
@@ -153,8 +156,14 @@ struct Cgroups {
 impl Cgroups {
     fn new() -> Result<Self> {
         let unified = Path::new("/sys/fs/cgroup/unified");
-        let root = if unified.exists() { unified } else { Path::new("/sys/fs/cgroup") };
-        let cgroups = Self { parent: root.join("leyline-bench") };
+        let root = if unified.exists() {
+            unified
+        } else {
+            Path::new("/sys/fs/cgroup")
+        };
+        let cgroups = Self {
+            parent: root.join("leyline-bench"),
+        };
         for folder in [cgroups.client(), cgroups.server()] {
             fs::create_dir_all(&folder).with_context(|| format!("create the cgroup {}", folder.display()))?;
         }
@@ -174,9 +183,14 @@ impl Drop for Cgroups {
     fn drop(&mut self) {
         for folder in [self.client(), self.server(), self.parent.clone()] {
             // The kernel needs a moment after the last process has ended.
-            let removed = wait_for("the cgroup's last process", Duration::from_secs(5), || Ok(fs::remove_dir(&folder)?));
+            let removed = wait_for("the cgroup's last process", Duration::from_secs(5), || {
+                Ok(fs::remove_dir(&folder)?)
+            });
             if let Err(error) = removed {
-                step::say(&format!("the cgroup {} stays behind: {error:#}", folder.display()));
+                step::say(&format!(
+                    "the cgroup {} stays behind: {error:#}",
+                    folder.display()
+                ));
             }
         }
     }

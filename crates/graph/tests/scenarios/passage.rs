@@ -1,0 +1,185 @@
+//! Time passes in a simulated cluster: agents report, and whatever may die does.
+
+use std::collections::BTreeMap;
+
+use leyline_graph::EdgeView;
+
+use crate::cluster::{Coming, NODES, STEP, Simulation, Truth};
+use crate::model::{Agent, seed, socket};
+
+impl Simulation {
+    /// An agent sends what changed.
+    fn send(&mut self, node: usize) {
+        let agent = &mut self.agents[node];
+        if agent.away_until.is_some() || self.operator_down.is_some() {
+            return;
+        }
+        let now = self.world.now;
+        let mut halves = Vec::new();
+        for index in 0..agent.halves.len() {
+            if !std::mem::take(&mut agent.dirty[index]) {
+                continue;
+            }
+            let mut half = agent.halves[index].clone();
+            half.connections = agent
+                .sockets
+                .iter_mut()
+                .filter(|socket| socket.half == index && socket.changed)
+                .map(|socket| {
+                    socket.changed = false;
+                    socket.record.clone()
+                })
+                .collect();
+            halves.push(half);
+        }
+        agent
+            .sockets
+            .retain(|socket| !socket.record.closed || socket.record.seen.unwrap() > now - 30_000);
+        self.world.report(NODES[node], halves);
+    }
+
+    /// An agent dies, and comes back a few seconds later as a new epoch that adopts what is open.
+    fn restart(&mut self, node: usize) {
+        if self.agents[node].away_until.is_some() {
+            return;
+        }
+        let back = self.world.now + self.random.between(500, 6_000);
+        let epoch = self.agents[node].epoch + 1_000_000;
+        self.agents[node] = Agent {
+            epoch,
+            away_until: Some(back),
+            ..Agent::default()
+        };
+        self.world.graph.agent_gone(NODES[node], self.world.time());
+    }
+
+    /// The operator dies with everything it knew but the objects, and comes back a few seconds later.
+    fn restart_operator(&mut self) {
+        let seeds = self.world.edges().into_values().map(seed).collect();
+        let back = self.world.now + self.random.between(500, 4_000);
+        self.operator_down = Some((back, seeds));
+    }
+
+    fn operator_comes_back(&mut self) {
+        let Some((back, _)) = &self.operator_down else {
+            if !self.settled && self.world.graph.unreported_nodes().is_empty() {
+                self.world.graph.settle(self.world.time());
+                self.settled = true;
+            }
+            return;
+        };
+        if *back > self.world.now {
+            return;
+        }
+        let (_, seeds) = self.operator_down.take().unwrap();
+        self.world.restart_operator(seeds);
+        self.settled = false;
+        for (node, name) in NODES.iter().enumerate() {
+            let agent = &mut self.agents[node];
+            if agent.away_until.is_some() {
+                continue;
+            }
+            agent.dirty.fill(true);
+            agent.sockets.iter_mut().for_each(|socket| socket.changed = true);
+            let epoch = agent.epoch;
+            self.world.hello(name, epoch);
+            self.send(node);
+            self.world.complete(name);
+        }
+    }
+
+    fn come_back(&mut self, node: usize) {
+        let now = self.world.now;
+        if self.operator_down.is_some() {
+            return;
+        }
+        self.agents[node].away_until = None;
+        self.world.hello(NODES[node], self.agents[node].epoch);
+        for live in &self.live {
+            for (place, wanted) in &live.halves {
+                if *place == node {
+                    let agent = &mut self.agents[node];
+                    let half = agent.half(wanted);
+                    agent.count(half, now, |counters| {
+                        counters.adopted += 1;
+                        counters.active += 1;
+                    });
+                    agent.sockets.push(socket(half, live, true, now));
+                }
+            }
+        }
+        self.send(node);
+        self.world.complete(NODES[node]);
+    }
+
+    fn step(&mut self, active: bool) {
+        let now = self.world.now;
+        if active {
+            for _ in 0..self.random.below(4) {
+                self.connect();
+            }
+            if self.random.below(20) == 0 {
+                let pods: Vec<usize> = (0..self.members.len())
+                    .filter(|&index| !self.members[index].host)
+                    .collect();
+                let victim = self.random.pick(&pods);
+                let (kind, workload) = (self.members[victim].kind, self.members[victim].workload);
+                self.stop(victim);
+                self.start(kind, workload);
+            }
+            if self.faults.agents && self.random.below(60) == 0 {
+                let node = self.random.below(3);
+                self.restart(node);
+            }
+        }
+        if self
+            .members
+            .iter()
+            .any(|member| member.ready > now - STEP && member.ready <= now)
+        {
+            self.update_slices();
+        }
+        for position in (0..self.live.len()).rev() {
+            if self.random.below(3) == 0 {
+                self.transfer(position);
+            }
+            if self.live[position].until <= now {
+                self.close(position);
+            }
+        }
+        if active && self.faults.operator && self.operator_down.is_none() && self.random.below(120) == 0 {
+            self.restart_operator();
+        }
+        self.operator_comes_back();
+        for node in 0..3 {
+            if self.agents[node].away_until.is_some_and(|back| back <= now) {
+                self.come_back(node);
+            }
+            let offset = i64::try_from(node).unwrap() * 300;
+            if now % 1_000 == offset {
+                self.send(node);
+            }
+        }
+        let (due, coming) = std::mem::take(&mut self.coming)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.coming = coming;
+        let mut due: Vec<Coming> = due;
+        due.sort_by_key(|(at, _)| *at);
+        for (_, event) in due {
+            event(&mut self.world);
+        }
+        self.world.pass(STEP);
+    }
+
+    pub(crate) fn run(mut self) -> (BTreeMap<String, EdgeView>, Truth, String) {
+        for _ in 0..900 {
+            self.step(true);
+        }
+        for _ in 0..900 {
+            self.step(false);
+        }
+        let stats = format!("{:?}", self.world.graph.stats());
+        (self.world.edges(), self.truth, stats)
+    }
+}

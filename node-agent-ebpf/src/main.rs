@@ -6,6 +6,7 @@
 //! | program | attached to | does |
 //! |---|---|---|
 //! | `tcp_state` | tracepoint `inet_sock_set_state` | opened, failed and closed connections, final totals |
+//! | `tcp_state_nested` | the same | what happens while `tcp_state` is busy on that CPU |
 //! | `sockets` | iterator `task_file` | prepares listeners and adopts connections older than the agent |
 //! | `totals` | iterator `bpf_sk_storage_map` | folds the running totals of live connections |
 //! | `cgroup_mkdir`, `cgroup_rmdir` | tracepoints of the same names | which id stands for which path |

@@ -1,4 +1,8 @@
 //! Tracepoint `inet_sock_set_state`: every TCP state change. Four of them matter.
+//!
+//! The kernel does not nest a program in itself: a packet that is processed while the program runs for a system call on
+//! the same CPU would find it busy, and its change would be missed (a few connections in 100,000). So the same code is
+//! attached twice. Whichever comes first handles the change; a socket's slot shows the other that it is done.
 
 use core::ffi::c_void;
 
@@ -12,9 +16,19 @@ use crate::half_edge;
 use crate::kernel::{Socket, state};
 use crate::maps::{LISTENERS, Listener, lose, phase};
 
-/// Arguments: (socket, old state, new state), before the new state is stored.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn tcp_state(context: BtfTracePointContext) -> i32 {
+    changed(&context)
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn tcp_state_nested(context: BtfTracePointContext) -> i32 {
+    changed(&context)
+}
+
+/// Arguments: (socket, old state, new state), before the new state is stored.
+#[inline(always)]
+fn changed(context: &BtfTracePointContext) -> i32 {
     let old: i32 = context.arg(1);
     let new: i32 = context.arg(2);
     if !matches!(
@@ -49,6 +63,9 @@ fn connecting(socket: Socket) {
         lose(loss::SOCKET_STORAGE, 1);
         return;
     };
+    if slot.phase == phase::CONNECTING {
+        return; // handled
+    }
     connection::identify(slot, socket, role::CLIENT);
     connection::address(slot, socket, remote);
     slot.key.owner = half_edge::current_owner(slot.key.cgroup);
@@ -66,6 +83,9 @@ fn listening(socket: Socket) {
     let Some(slot) = connection::make_slot(socket) else {
         return;
     };
+    if slot.phase == phase::LISTENING {
+        return; // handled
+    }
     connection::identify(slot, socket, role::SERVER);
     slot.key.owner = half_edge::current_owner(slot.key.cgroup);
     slot.phase = phase::LISTENING;
@@ -86,6 +106,7 @@ fn established(socket: Socket, old: i32) {
         return;
     };
     match slot.phase {
+        phase::OPEN | phase::LOST => return, // handled
         phase::CONNECTING => {}
         phase::LISTENING => {
             // A listener older than the knowledge that its cgroup is a pod's.

@@ -43,6 +43,7 @@ pub(super) fn load(options: &KernelOptions) -> Result<Kernel, LoadError> {
         let _ = sockets.run();
     }
     loader.tracepoint("tcp_state", "inet_sock_set_state", Needs::Tcp);
+    loader.tracepoint("tcp_state_nested", "inet_sock_set_state", Needs::Tcp);
     let totals = loader.iterator("totals", "bpf_sk_storage_map", Needs::Tcp, Some("SLOTS"));
     loader.tracepoint("cgroup_mkdir", "cgroup_mkdir", Needs::Cgroups);
     loader.tracepoint("cgroup_rmdir", "cgroup_rmdir", Needs::Cgroups);

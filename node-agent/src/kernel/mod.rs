@@ -28,7 +28,14 @@ pub use probe::{ProbeState, ProbeStatus};
 pub use split::{Prefix, SplitSet};
 
 /// Every probe this agent has, in the order they are loaded.
-pub const PROBES: [&str; 5] = ["tcp_state", "sockets", "totals", "cgroup_mkdir", "cgroup_rmdir"];
+pub const PROBES: [&str; 6] = [
+    "tcp_state",
+    "tcp_state_nested",
+    "sockets",
+    "totals",
+    "cgroup_mkdir",
+    "cgroup_rmdir",
+];
 
 /// How long after the start sweeps still look for connections that are older than the agent (they may have waited in
 /// an accept queue, where no file shows them).

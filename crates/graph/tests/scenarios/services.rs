@@ -236,6 +236,37 @@ fn a_refused_connection_to_one_of_two_workloads_names_the_service() {
 }
 
 #[test]
+fn refused_connections_follow_the_first_proof_and_stay_with_the_service_after_a_second() {
+    let mut world = canary();
+    let dial = || client("web-1").to("10.96.0.8", 80);
+    world.report("n1", [dial().refused(2)]);
+    world.report("n1", [dial().refused(2).with([conn(1)])]);
+    world.report("n2", [server("canary-1").from(N1, 8080).with([conn(1)])]);
+    world.expect(&["Deployment/web -> Deployment/canary:8080"]);
+    assert_eq!(
+        world
+            .edge("Deployment/web -> Deployment/canary:8080")
+            .totals
+            .refused,
+        2
+    );
+    world.report(
+        "n1",
+        [
+            dial().refused(2).with([conn(1), conn(2)]),
+            server("stable-1").from("10.244.0.1", 8080).with([conn(2)]),
+        ],
+    );
+    world.report("n1", [dial().refused(3).with([conn(1), conn(2)])]);
+    world.expect(&[
+        "Deployment/web -> Deployment/canary:8080",
+        "Deployment/web -> Deployment/stable:8080",
+        "Deployment/web -> Service/api:80",
+    ]);
+    assert_eq!(world.edge("Deployment/web -> Service/api:80").totals.refused, 1);
+}
+
+#[test]
 fn a_second_workload_behind_the_service_renames_nothing_counted_before() {
     let mut world = canary();
     world.slice("api", 8080, &["stable-1"]);

@@ -184,6 +184,20 @@ fn a_connection_made_while_the_other_agent_was_away_invents_no_address() {
 }
 
 #[test]
+fn a_connection_whose_own_agent_is_away_invents_no_address() {
+    let mut world = world();
+    world.report("n2", [redis().with([conn(1).open()])]);
+    world.graph.agent_gone("n2", world.time());
+    world.pass(20_000);
+    world.expect(&[]);
+    // It had closed meanwhile; the next epoch knows nothing of it.
+    world.hello("n2", EPOCH + 2);
+    world.complete("n2");
+    world.pass(60_000);
+    world.expect(&[]);
+}
+
+#[test]
 fn an_open_connection_is_matched_after_the_other_agents_restart() {
     let mut world = world();
     world.graph.agent_gone("n1", world.time());

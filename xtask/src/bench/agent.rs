@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::cpu;
 use super::sink::Sink;
-use crate::step::{self, step, wait_for};
-use crate::workspace;
+use crate::images::program::Program;
+use crate::step::{self, wait_for};
 
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 19_403);
 /// The limit of `config/agent`: map sizes follow it.
@@ -38,16 +38,12 @@ pub(super) struct Usage {
     pub(super) records_lost: u64,
 }
 
-/// Builds the agent in release mode.
-pub(super) fn build() -> Result<PathBuf> {
-    step("build the node agent in release mode", || {
-        step::run(
-            workspace::cargo().args(["build", "--release", "--package", "leyline-node-agent"]),
-            "bench-agent",
-        )
-    })?;
-    Ok(workspace::target_folder().join("release/leyline-node-agent"))
-}
+/// The agent as its image has it.
+pub(super) const PROGRAM: Program = Program {
+    package: "leyline-node-agent",
+    name: "leyline-node-agent",
+    feature: None,
+};
 
 impl Agent {
     /// Starts the agent and waits until it is ready.

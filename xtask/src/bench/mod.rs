@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
+use crate::images::program;
 use crate::step::{say, step};
 use agent::Agent;
 use load::{Load, Sample};
@@ -41,7 +42,7 @@ pub(crate) struct NetworkArgs {
     /// Half-edges for the memory figures.
     #[arg(long, default_value_t = 5_000)]
     half_edges: u16,
-    /// An agent that is built already; built in release mode when absent.
+    /// Another agent to measure; this workspace's, as its image has it, when absent.
     #[arg(long)]
     agent: Option<PathBuf>,
 }
@@ -55,10 +56,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
 
 fn network(args: &NetworkArgs) -> Result<()> {
     place::ensure_tools()?;
-    let program = match &args.agent {
-        Some(program) => program.clone(),
-        None => agent::build()?,
-    };
+    crate::setup::for_build()?;
+    program::compile(&[agent::PROGRAM, sink::PROGRAM])?;
+    let program = args.agent.clone().unwrap_or_else(|| agent::PROGRAM.path());
     let sink = sink::Sink::start()?;
     let place = Place::new().context("make the benchmark's network namespaces and start nginx")?;
     for load in [Load::KeepAlive, Load::PerConnection, Load::FixedRate] {

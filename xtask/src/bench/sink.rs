@@ -8,10 +8,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::step::{self, step, wait_for};
-use crate::workspace;
+use crate::images::program::Program;
+use crate::step::wait_for;
 
 const ADDRESS: &str = "127.0.0.1:18443";
+
+/// See the module's documentation.
+pub(super) const PROGRAM: Program = Program {
+    package: "leyline-e2e",
+    name: "leyline-e2e-sink",
+    feature: Some("leyline-e2e/sink"),
+};
 
 /// A running sink.
 pub(super) struct Sink {
@@ -20,25 +27,10 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Builds and starts it.
+    /// Starts it; it is compiled already.
     pub(super) fn start() -> Result<Self> {
-        step("build the collector that benchmarks report to", || {
-            step::run(
-                workspace::cargo().args([
-                    "build",
-                    "--release",
-                    "--package",
-                    "leyline-e2e",
-                    "--bin",
-                    "leyline-e2e-sink",
-                    "--features",
-                    "sink",
-                ]),
-                "bench-sink",
-            )
-        })?;
         let folder = tempfile::tempdir().context("make a folder for the collector's certificates")?;
-        let child = Command::new(workspace::target_folder().join("release/leyline-e2e-sink"))
+        let child = Command::new(PROGRAM.path())
             .arg(ADDRESS)
             .arg(folder.path())
             .stdin(Stdio::null())

@@ -6,7 +6,7 @@
 
 pub(crate) mod archive;
 mod debian;
-mod program;
+pub(crate) mod program;
 
 use std::fs;
 use std::path::PathBuf;
@@ -54,14 +54,17 @@ impl Image {
             Self::Operator => Some(program::Program {
                 package: "leyline-operator",
                 name: "leyline-operator",
+                feature: None,
             }),
             Self::NodeAgent => Some(program::Program {
                 package: "leyline-node-agent",
                 name: "leyline-node-agent",
+                feature: None,
             }),
             Self::Traffic => Some(program::Program {
                 package: "leyline-e2e",
                 name: "leyline-e2e-traffic",
+                feature: None,
             }),
             Self::Shop => None,
         }

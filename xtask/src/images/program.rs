@@ -22,10 +22,13 @@ pub(crate) struct Program {
     pub(crate) package: &'static str,
     /// The program's name; it is at `/<name>` in the image.
     pub(crate) name: &'static str,
+    /// A cargo feature it needs, as `package/feature`.
+    pub(crate) feature: Option<&'static str>,
 }
 
 impl Program {
-    fn path(&self) -> PathBuf {
+    /// Where [`compile`] puts it.
+    pub(crate) fn path(&self) -> PathBuf {
         workspace::target_folder()
             .join(TARGET)
             .join("release")
@@ -42,6 +45,7 @@ pub(crate) fn compile(programs: &[Program]) -> Result<()> {
     command.args(["build", "--release", "--locked", "--target", TARGET]);
     for program in programs {
         command.args(["--package", program.package, "--bin", program.name]);
+        command.args(program.feature.iter().flat_map(|feature| ["--features", feature]));
     }
     // The agent's build script needs bpf-linker; ring has some C, which must be compiled against musl as well.
     command

@@ -17,6 +17,9 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 /// The limit of `config/agent`: map sizes follow it.
 const MEMORY_LIMIT: u64 = 64 << 20;
 
+/// Counts that have not moved for this long are final: the agent reads the kernel every second.
+const REST: Duration = Duration::from_millis(2_500);
+
 /// A running agent.
 pub(super) struct Agent {
     child: Child,
@@ -96,6 +99,20 @@ impl Agent {
         })
     }
 
+    /// What the agent has used and seen, once its counts have rested for longer than it takes to read the kernel.
+    pub(super) fn settled(&self) -> Result<Usage> {
+        let mut last = self.usage()?;
+        wait_for("the agent's counts to rest", Duration::from_secs(30), || {
+            let usage = self.usage()?;
+            if usage.opened != last.opened {
+                last = usage;
+                bail!("still counting");
+            }
+            ensure!(usage.at.duration_since(last.at) > REST, "not long enough yet");
+            Ok(usage)
+        })
+    }
+
     /// Waits until the agent knows that many half-edges.
     pub(super) fn wait_for_half_edges(&self, count: u64) -> Result<Usage> {
         wait_for("the agent's half-edges", Duration::from_secs(30), || {
@@ -134,8 +151,17 @@ impl Drop for Agent {
 }
 
 impl Usage {
-    /// The difference to an earlier moment; memory is that of the later one. The agent folds its maps once a
-    /// second, so `opened` may lag: callers look after the load has ended.
+    /// With the counts of a later moment, for a CPU time that does not include the wait for them.
+    pub(super) fn and_counts_of(self, later: &Self) -> Self {
+        Self {
+            opened: later.opened,
+            lost: later.lost,
+            records_lost: later.records_lost,
+            ..self
+        }
+    }
+
+    /// The difference to an earlier moment; memory is that of the later one.
     pub(super) fn since(&self, before: &Self) -> Self {
         Self {
             at: self.at,

@@ -104,7 +104,10 @@ fn with_agent(
     let agent = Agent::start(program, sink)?;
     let before = agent.usage()?;
     let mut sample = load.run(place, seconds)?;
-    sample.agent = Some(agent.usage()?.since(&before));
+    let after = agent.usage()?;
+    // The agent reads the kernel once a second: what it saw is complete a moment after the load has ended.
+    let seen = agent.settled()?;
+    sample.agent = Some(after.and_counts_of(&seen).since(&before));
     agent.stop()?;
     Ok(sample)
 }

@@ -195,13 +195,29 @@ impl Socket {
     }
 
     /// Positive errno, 0 if none. An ICMP answer that came while the application held the socket is only noted, as a
-    /// "soft" error.
+    /// "soft" error and in the error queue. An application that does not block reads the error, which clears both
+    /// fields, and closes the socket while it is still connecting: then the queue alone knows.
     #[inline(always)]
     pub(crate) fn error(self) -> i32 {
         match self.field(layout!(sock_err)) {
-            0 => self.field(layout!(sock_err_soft)),
+            0 => match self.field(layout!(sock_err_soft)) {
+                0 => self.queued_error(),
+                error => error,
+            },
             error => error,
         }
+    }
+
+    /// The errno of the first message in the error queue.
+    #[inline(always)]
+    fn queued_error(self) -> i32 {
+        let queue = layout!(sock_error_queue);
+        if queue == 0 || copy::<u32>(self.0, layout!(sock_error_queue_len)) == 0 {
+            return 0;
+        }
+        let first: u64 = copy(self.0, queue);
+        let message = core::ptr::with_exposed_provenance(first as usize);
+        copy(message, layout!(skb_cb) + layout!(exterr_errno))
     }
 
     #[inline(always)]

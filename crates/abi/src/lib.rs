@@ -214,6 +214,13 @@ pub struct Layout {
     pub sock_protocol: u32,
     pub sock_err: u32,
     pub sock_err_soft: u32,
+    /// `sk_error_queue.next`; 0 when one of these four was not found, and then the queue is not looked at.
+    pub sock_error_queue: u32,
+    /// `sk_error_queue.qlen`.
+    pub sock_error_queue_len: u32,
+    pub skb_cb: u32,
+    /// `ee.ee_errno` of `struct sock_exterr_skb`, which is in `skb_cb`.
+    pub exterr_errno: u32,
     pub sock_max_ack_backlog: u32,
     pub sock_cgroup: u32,
     /// 1 when `sock_cgroup` holds a pointer to a cgroup; 0 before Linux 5.15, where it is a tagged integer.
@@ -303,5 +310,5 @@ const _: () = {
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<CgroupEvent>() == 256);
     assert!(size_of::<Owner>() == 16);
-    assert!(size_of::<Layout>() == 33 * 4);
+    assert!(size_of::<Layout>() == 37 * 4);
 };

@@ -97,6 +97,7 @@ pub(super) fn resolve(bytes: &[u8]) -> Result<Offsets, BtfError> {
         }
     }
     cgroup(&btf, &mut offsets);
+    error_queue(&btf, &mut offsets.layout);
     match btf.enumerator("sock_flags", "SOCK_DONE") {
         Some(bit) => offsets.layout.sock_done_bit = bit,
         None => offsets
@@ -104,6 +105,22 @@ pub(super) fn resolve(bytes: &[u8]) -> Result<Offsets, BtfError> {
             .push((Needs::Tcp, "enum sock_flags: SOCK_DONE".to_owned())),
     }
     Ok(offsets)
+}
+
+/// All four or none: what refused a connection can be told without them, except to an application that reads the error.
+fn error_queue(btf: &Btf<'_>, layout: &mut Layout) {
+    let places = (
+        btf.offset("sock", "sk_error_queue.next"),
+        btf.offset("sock", "sk_error_queue.qlen"),
+        btf.offset("sk_buff", "cb"),
+        btf.offset("sock_exterr_skb", "ee.ee_errno"),
+    );
+    if let (Some(queue), Some(len), Some(cb), Some(errno)) = places {
+        layout.sock_error_queue = queue;
+        layout.sock_error_queue_len = len;
+        layout.skb_cb = cb;
+        layout.exterr_errno = errno;
+    }
 }
 
 /// Linux 5.15 made the tagged integer in `sock_cgroup_data` a plain pointer.

@@ -148,6 +148,13 @@ fn closed(socket: Socket, old: i32) {
     let Some(tcp) = socket.tcp_part() else {
         return;
     };
+    // Both copies can be busy at once, when one preempted task after the other is inside them. The state that is left
+    // shows that a client's connection stood although its handshake was missed. (A server's socket has given its port
+    // back by now, so nothing true could be said about it; the client's side counts it.)
+    if slot.phase == phase::CONNECTING && old != state::SYN_SENT {
+        slot.started_ns = 0; // how long connecting took is not known any more
+        connection::start(slot, socket, tcp, Start::Opened);
+    }
     match slot.phase {
         phase::OPEN => connection::finish(slot, socket, tcp, tcp.totals(slot.key.role, Some(old))),
         phase::LOST => connection::finish_lost(slot, tcp.totals(slot.key.role, Some(old))),

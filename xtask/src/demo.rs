@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use leyline_e2e::edges;
 use leyline_e2e::kubectl::Kubectl;
 use leyline_e2e::score::{self, Edge, Verdict};
 use leyline_e2e::wait;
@@ -165,7 +166,7 @@ fn ground_truth(path: &Path) -> Result<Vec<Edge>> {
 }
 
 fn judge(kubectl: &Kubectl, expected: &[Edge]) -> Result<Verdict> {
-    let list = kubectl.get(&["servicedependencies.leyline.dev", "--all-namespaces"])?;
+    let list = edges::list(kubectl)?;
     Ok(score::score(
         expected,
         &score::parse_observed(&list)?,

@@ -98,12 +98,21 @@ impl Dependency {
     }
 }
 
+/// The list of all objects, as the API server gives it. By path: kubectl remembers for minutes that a kind was unknown.
+///
+/// # Errors
+/// When the API server does not answer.
+pub fn list(kubectl: &Kubectl) -> Result<Value> {
+    let printed = kubectl.run(&["get", "--raw", "/apis/leyline.dev/v1alpha1/servicedependencies"])?;
+    serde_json::from_str(&printed.output).context("the list of dependencies is not JSON")
+}
+
 /// All objects of the cluster.
 ///
 /// # Errors
 /// When the API server does not answer, or an object cannot be read.
 pub fn all(kubectl: &Kubectl) -> Result<Vec<Dependency>> {
-    let list = kubectl.get(&[RESOURCE, "--all-namespaces"])?;
+    let list = list(kubectl)?;
     let items = list
         .get("items")
         .and_then(Value::as_array)

@@ -204,22 +204,26 @@ fn a_job_of_300_milliseconds_gets_its_edge() -> Result<()> {
         ];
         stage.apply(&objects)?;
         stage.ready(&["answer"])?;
+        // The job must not be there before kube-proxy knows the server.
+        let start = traffic::start_in(SERVICE_KNOWN);
+        stage.apply(&[work("first", &["connect", "--to=answer:80", &start]).pod(ns)])?;
+        let first = traffic::total(stage, "first", 1, PATIENCE)?;
         stage.apply(&[work("brief", &["connect", "--to=answer:80", "--count=4"]).job(ns, 1)])?;
-        let count = traffic::total(stage, "brief", 1, PATIENCE)?;
-        ensure!(count.opened > 0, "the client counted {count:?}");
-        let edge = edges::tcp(
-            End::new(ns, "Job", "brief"),
-            End::new(ns, "Deployment", "answer"),
-            PORT,
+        let brief = traffic::total(stage, "brief", 1, PATIENCE)?;
+        ensure!(
+            (first.opened, brief.opened) == (1, 4),
+            "the clients counted {first:?} {brief:?}"
         );
+        let server = End::new(ns, "Deployment", "answer");
+        let expected = [
+            edges::tcp(End::new(ns, "Pod", "first"), server.clone(), PORT),
+            edges::tcp(End::new(ns, "Job", "brief"), server, PORT),
+        ];
+        let [_, job] = &expected;
         wait::until("the edge of the job", SOON, || {
-            let found = edges::exactly(&stage.kubectl, ns, std::slice::from_ref(&edge))?;
-            let opened = found.first().map(edges::Dependency::opened);
-            ensure!(
-                opened == Some(count.opened),
-                "{opened:?} connections, not {}",
-                count.opened
-            );
+            edges::exactly(&stage.kubectl, ns, &expected)?;
+            let opened = edges::one(&stage.kubectl, job)?.opened();
+            ensure!(opened == 4, "{opened} connections");
             Ok(())
         })
     })

@@ -93,7 +93,7 @@ fn compare(kubectl: &Kubectl) -> Result<()> {
     let expected =
         score::parse_expected(&fs::read_to_string(&path).with_context(|| format!("read {path}"))?)?;
     let look = || {
-        let list = kubectl.get(&[edges::RESOURCE, "--all-namespaces"])?;
+        let list = edges::list(kubectl)?;
         let verdict = score::score(&expected, &score::parse_observed(&list)?, &NAMESPACES);
         ensure!(verdict.is_exact(), "{verdict}");
         Ok(())

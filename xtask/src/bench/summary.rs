@@ -14,92 +14,27 @@ pub(super) struct Table {
 
 /// A figure of a sample, and what it is allowed to change.
 struct Row {
-    name: &'static str,
+    name: String,
     goal: &'static str,
     read: fn(&Sample) -> f64,
 }
 
-const KEEP_ALIVE: &[Row] = &[
-    Row {
-        name: "throughput, requests/s",
-        goal: "",
-        read: |s| s.rate,
-    },
-    Row {
-        name: "latency p50, us",
-        goal: "",
-        read: |s| s.p50,
-    },
-    Row {
-        name: "latency p99, us",
-        goal: "",
-        read: |s| s.p99,
-    },
-    Row {
-        name: "server CPU per request, us",
-        goal: "at most +1 %",
-        read: |s| s.server_cpu,
-    },
-    Row {
-        name: "machine CPU per request, us",
-        goal: "at most +2 %",
-        read: |s| s.machine_cpu,
-    },
-];
-const PER_CONNECTION: &[Row] = &[
-    Row {
-        name: "throughput, connections/s",
-        goal: "",
-        read: |s| s.rate,
-    },
-    Row {
-        name: "latency p50, us",
-        goal: "",
-        read: |s| s.p50,
-    },
-    Row {
-        name: "latency p99, us",
-        goal: "",
-        read: |s| s.p99,
-    },
-    Row {
-        name: "server CPU per connection, us",
-        goal: "",
-        read: |s| s.server_cpu,
-    },
-    Row {
-        name: "machine CPU per connection, us",
-        goal: "at most +6 %",
-        read: |s| s.machine_cpu,
-    },
-];
-const FIXED_RATE: &[Row] = &[
-    Row {
-        name: "throughput, requests/s",
-        goal: "",
-        read: |s| s.rate,
-    },
-    Row {
-        name: "latency p50, us",
-        goal: "",
-        read: |s| s.p50,
-    },
-    Row {
-        name: "latency p99, us",
-        goal: "within the spread",
-        read: |s| s.p99,
-    },
-    Row {
-        name: "server CPU per request, us",
-        goal: "",
-        read: |s| s.server_cpu,
-    },
-    Row {
-        name: "machine CPU per request, us",
-        goal: "",
-        read: |s| s.machine_cpu,
-    },
-];
+/// The figures of a load: what one piece of work is called, and what each figure may change.
+fn rows(load: Load) -> [Row; 5] {
+    let (unit, p99, server, machine) = match load {
+        Load::KeepAlive => ("request", "", "at most +1 %", "at most +2 %"),
+        Load::PerConnection => ("connection", "", "", "at most +6 %"),
+        Load::FixedRate => ("request", "within the spread", "", ""),
+    };
+    let row = |name: String, goal, read| Row { name, goal, read };
+    [
+        row(format!("throughput, {unit}s/s"), "", |s| s.rate),
+        row("latency p50, us".to_owned(), "", |s| s.p50),
+        row("latency p99, us".to_owned(), p99, |s| s.p99),
+        row(format!("server CPU per {unit}, us"), server, |s| s.server_cpu),
+        row(format!("machine CPU per {unit}, us"), machine, |s| s.machine_cpu),
+    ]
+}
 
 impl Table {
     pub(super) fn new(load: Load) -> Self {
@@ -113,18 +48,13 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows = match self.load {
-            Load::KeepAlive => KEEP_ALIVE,
-            Load::PerConnection => PER_CONNECTION,
-            Load::FixedRate => FIXED_RATE,
-        };
         writeln!(f, "\n{} (min / median / max)\n", self.load.title())?;
         writeln!(
             f,
             "{:<32} {:>30} {:>30} {:>9}  goal",
             "", "without", "with the agent", "change"
         )?;
-        for row in rows {
+        for row in rows(self.load) {
             let without = spread(self.without.iter().map(row.read));
             let with = spread(self.with.iter().map(row.read));
             let change = (with.median / without.median - 1.0) * 100.0;

@@ -1,11 +1,21 @@
 //! What is installed is accepted by a real API server, without a word.
 
 use crate::cluster::{Cluster, kubectl, repository};
+use crate::wait::eventually;
 
-fn accepted(arguments: &[&str]) {
-    let output = kubectl(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {errors}");
+/// The API server publishes a new kind's discovery and OpenAPI documents some time after the kind is established, so a
+/// refusal is asked again; a warning is none that time would heal.
+async fn accepted(arguments: &[&str]) {
+    let errors = eventually("accepted by the API server", async || {
+        let output = kubectl(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            Ok(errors)
+        } else {
+            Err(format!("{arguments:?}: {errors}"))
+        }
+    })
+    .await;
     assert!(
         !errors.to_lowercase().contains("warning"),
         "{arguments:?}: {errors}"
@@ -16,10 +26,10 @@ fn accepted(arguments: &[&str]) {
 #[ignore = "needs an API server"]
 async fn crds_and_samples_are_accepted_without_warnings() {
     let cluster = Cluster::new("installed").await;
-    accepted(&["apply", "--server-side", "-k", &repository("config/crds")]);
+    accepted(&["apply", "--server-side", "-k", &repository("config/crds")]).await;
     let crd = "crd/servicedependencies.leyline.dev";
-    accepted(&["wait", "--for=condition=Established", "--timeout=60s", crd]);
-    accepted(&["explain", "servicedependencies.status.conditions"]);
+    accepted(&["wait", "--for=condition=Established", "--timeout=60s", crd]).await;
+    accepted(&["explain", "servicedependencies.status.conditions"]).await;
     let samples = std::fs::read_dir(repository("config/samples")).expect("config/samples");
     let mut count = 0;
     for sample in samples {
@@ -37,7 +47,7 @@ async fn crds_and_samples_are_accepted_without_warnings() {
                 })
                 .collect();
             std::fs::write(&file, moved).expect("written");
-            accepted(&["create", "--dry-run=server", "-f", file.to_str().expect("a path")]);
+            accepted(&["create", "--dry-run=server", "-f", file.to_str().expect("a path")]).await;
             std::fs::remove_file(&file).expect("removed");
             count += 1;
         }

@@ -5,14 +5,14 @@
 
 use std::collections::HashSet;
 
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
 use leyline_api::ServiceDependency;
 use tokio_util::sync::CancellationToken;
 
-use super::watch::complain;
+use super::watch::pass_on;
 use crate::graph::{Input, Inputs, Kind, Object};
 use crate::metrics::Metrics;
 
@@ -26,25 +26,16 @@ pub(super) async fn follow(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) {
-    let mut events = std::pin::pin!(events);
     let mut known = Known::default();
-    loop {
-        let event = tokio::select! {
-            () = shutdown.cancelled() => return,
-            event = events.next() => event,
-        };
-        match event {
-            None => return,
-            Some(Ok(event)) => {
-                for input in known.take(event) {
-                    if inputs.send(input).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            Some(Err(error)) => complain(Kind::ServiceDependency.as_str(), &error, &metrics),
-        }
-    }
+    pass_on(
+        Kind::ServiceDependency,
+        events,
+        |event| known.take(event),
+        inputs,
+        metrics,
+        shutdown,
+    )
+    .await;
 }
 
 #[derive(Default)]

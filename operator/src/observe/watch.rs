@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, Event};
 use tokio_util::sync::CancellationToken;
 
 use super::trim::Trim;
-use crate::graph::{Input, Inputs, Inventory};
+use crate::graph::{Input, Inputs, Inventory, Kind};
 use crate::metrics::{KindLabels, Metrics};
 
 /// Follows `events` until `shutdown` or until the graph is gone. `events` must back off by itself after errors.
@@ -22,8 +22,28 @@ pub async fn follow<T: Trim>(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) {
-    let mut events = std::pin::pin!(events);
     let mut tracker = Tracker::default();
+    pass_on(
+        T::KIND,
+        events,
+        |event| tracker.take(event),
+        inputs,
+        metrics,
+        shutdown,
+    )
+    .await;
+}
+
+/// Hands what `take` makes of every event to the graph.
+pub(super) async fn pass_on<T>(
+    kind: Kind,
+    events: impl Stream<Item = Result<Event<T>, watcher::Error>>,
+    mut take: impl FnMut(Event<T>) -> Vec<Input>,
+    inputs: Inputs,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) {
+    let mut events = std::pin::pin!(events);
     loop {
         let event = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -32,19 +52,19 @@ pub async fn follow<T: Trim>(
         match event {
             None => return,
             Some(Ok(event)) => {
-                for input in tracker.take(event) {
+                for input in take(event) {
                     if inputs.send(input).await.is_err() {
                         return;
                     }
                 }
             }
-            Some(Err(error)) => complain(T::KIND.as_str(), &error, &metrics),
+            Some(Err(error)) => complain(kind.as_str(), &error, &metrics),
         }
     }
 }
 
 /// Logs and counts an error of a watch.
-pub(super) fn complain(kind: &'static str, error: &watcher::Error, metrics: &Metrics) {
+fn complain(kind: &'static str, error: &watcher::Error, metrics: &Metrics) {
     metrics.watch_errors.get_or_create(&KindLabels { kind }).inc();
     let cause = std::error::Error::source(error).map(ToString::to_string);
     let hint = if kind_is_missing(error) {
@@ -146,7 +166,6 @@ mod tests {
     use kube::core::{ObjectMeta, PartialObjectMeta};
 
     use super::*;
-    use crate::graph::Kind;
 
     fn namespace(name: &str) -> PartialObjectMeta<Namespace> {
         PartialObjectMeta {

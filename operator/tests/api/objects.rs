@@ -12,6 +12,30 @@ use crate::cluster::{Cluster, kubectl};
 use crate::operator::Operator;
 use crate::wait::eventually;
 
+/// A running operator that wrote the object of one edge with three connections.
+struct Written {
+    cluster: Cluster,
+    _operator: Operator,
+    agent: Agent,
+    object: ServiceDependency,
+}
+
+async fn written(name: &str) -> Written {
+    let cluster = Cluster::new(name).await;
+    let operator = Operator::start(&cluster, "a", &[]);
+    operator.leads().await;
+    let agent = one_edge(&cluster, &operator).await;
+    let object = cluster
+        .object("the object", |object| connections(object) == 3)
+        .await;
+    Written {
+        cluster,
+        _operator: operator,
+        agent,
+        object,
+    }
+}
+
 /// A client on `node-x` that opened connections to a server on `node-x`, seen from the client.
 async fn one_edge(cluster: &Cluster, operator: &Operator) -> Agent {
     let (shopper, till) = (
@@ -131,13 +155,12 @@ async fn what_both_ends_saw_becomes_one_object() {
 #[tokio::test]
 #[ignore = "needs an API server"]
 async fn totals_follow_the_reports() {
-    let cluster = Cluster::new("totals").await;
-    let operator = Operator::start(&cluster, "a", &[]);
-    operator.leads().await;
-    let mut agent = one_edge(&cluster, &operator).await;
-    let first = cluster
-        .object("the object", |object| connections(object) == 3)
-        .await;
+    let Written {
+        cluster,
+        mut agent,
+        object: first,
+        _operator,
+    } = written("totals").await;
     agent
         .report(wire::Report {
             counters: vec![opened(1, 10, 900, 9_000)],
@@ -157,13 +180,12 @@ async fn totals_follow_the_reports() {
 #[tokio::test]
 #[ignore = "needs an API server"]
 async fn an_object_deleted_by_hand_comes_back() {
-    let cluster = Cluster::new("deleted").await;
-    let operator = Operator::start(&cluster, "a", &[]);
-    operator.leads().await;
-    let _agent = one_edge(&cluster, &operator).await;
-    let object = cluster
-        .object("the object", |object| connections(object) == 3)
-        .await;
+    let Written {
+        cluster,
+        object,
+        agent: _agent,
+        _operator,
+    } = written("deleted").await;
     let objects: Api<ServiceDependency> = cluster.api();
     let name = object.metadata.name.expect("name");
     objects
@@ -184,13 +206,12 @@ async fn an_object_deleted_by_hand_comes_back() {
 #[tokio::test]
 #[ignore = "needs an API server"]
 async fn a_status_that_was_taken_away_is_written_again() {
-    let cluster = Cluster::new("wiped").await;
-    let operator = Operator::start(&cluster, "a", &[]);
-    operator.leads().await;
-    let _agent = one_edge(&cluster, &operator).await;
-    let object = cluster
-        .object("the object", |object| connections(object) == 3)
-        .await;
+    let Written {
+        cluster,
+        object,
+        agent: _agent,
+        _operator,
+    } = written("wiped").await;
     let objects: Api<ServiceDependency> = cluster.api();
     let name = object.metadata.name.expect("name");
     let nothing = Patch::Merge(json!({"status": null}));

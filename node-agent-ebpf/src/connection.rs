@@ -71,17 +71,24 @@ pub(crate) fn identify(slot: &mut Slot, socket: Socket, role: u8) {
     };
 }
 
-/// Remote address and server port, once both are known.
+/// The other end, and the server port of a client; a server's is found in [`start`].
 #[inline(always)]
 pub(crate) fn address(slot: &mut Slot, socket: Socket, remote: [u8; 16]) {
     slot.key.remote = remote;
-    slot.local_port = socket.local_port();
     slot.remote_port = socket.remote_port();
-    slot.key.port = if slot.key.role == role::CLIENT {
-        slot.remote_port
-    } else {
-        slot.local_port
-    };
+    if slot.key.role == role::CLIENT {
+        slot.key.port = slot.remote_port;
+    }
+}
+
+/// Makes the slot that a listener handed to its child the child's own.
+#[inline(always)]
+pub(crate) fn born(slot: &mut Slot, socket: Socket, remote: [u8; 16]) {
+    // A listener older than the knowledge that its cgroup is a pod's.
+    if slot.key.owner != 0 && half_edge::is_pod(slot.key.cgroup) {
+        slot.key.owner = 0;
+    }
+    address(slot, socket, remote);
 }
 
 /// What made a connection countable.
@@ -93,14 +100,41 @@ pub(crate) enum Start {
     Adopted,
 }
 
-/// Counts a connection in its half-edge and reports it if that is split. The slot's key is complete.
+/// A connection stands, so the tracepoint told that it was established, but neither copy of the program ran: both were
+/// busy. Counts it late. Its close and a sweep may notice at once; one of them counts.
+#[inline(always)]
+pub(crate) fn start_late(slot: &mut Slot, socket: Socket, tcp: Tcp) {
+    let before = slot.phase;
+    if before != phase::CONNECTING && before != phase::LISTENING {
+        return;
+    }
+    let remote = socket.remote();
+    if is_loopback(&remote) {
+        slot.phase = phase::NONE;
+        return;
+    }
+    // SAFETY: the slot is a map value.
+    if unsafe { atomic::exchange(&raw mut slot.phase, before, phase::STARTING) }.is_err() {
+        return;
+    }
+    if before == phase::LISTENING {
+        born(slot, socket, remote);
+    }
+    lose(loss::STATE_CHANGES, 1);
+    slot.started_ns = 0; // how long connecting took is not known any more
+    start(slot, socket, tcp, Start::Opened);
+}
+
+/// Counts a connection in its half-edge and reports it if that is split. The slot's key is complete but for the port.
 #[inline(always)]
 pub(crate) fn start(slot: &mut Slot, socket: Socket, tcp: Tcp, how: Start) {
     let now = bpf_now();
     let totals = tcp.totals(slot.key.role, None);
     (slot.client_isn, slot.server_isn) = totals.origin.witness(slot.key.role);
-    // A client has its port only after `connect()` changed the state.
-    slot.local_port = socket.local_port();
+    slot.local_port = tcp.local_port();
+    if slot.key.role != role::CLIENT {
+        slot.key.port = slot.local_port;
+    }
     slot.sent = 0;
     slot.received = 0;
     slot.recorded = 0;

@@ -46,11 +46,11 @@ const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
 /// Set by the loader before the programs are loaded; the verifier sees constants.
-#[unsafe(export_name = "LAYOUT_ABI_1")]
+#[unsafe(export_name = "LAYOUT_ABI_2")]
 static LAYOUT: Global<Layout> = Global::new(EMPTY_LAYOUT);
 
 // The symbol above (`leyline_abi::LAYOUT_SYMBOL`) carries the version; a raised version must rename it.
-const _: () = assert!(ABI_VERSION == 1);
+const _: () = assert!(ABI_VERSION == 2);
 
 // SAFETY: a struct of u32 only; zero is a value.
 const EMPTY_LAYOUT: Layout = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -142,6 +142,7 @@ impl Socket {
         i32::from(self.field::<u8>(layout!(sock_state)))
     }
 
+    /// 0 before a client is bound and once a socket closes; [`Tcp::local_port`] stays.
     #[inline(always)]
     pub(crate) fn local_port(self) -> u16 {
         self.field(layout!(sock_num))
@@ -325,6 +326,12 @@ impl Tcp {
     fn field<T: Copy>(self, offset: u32) -> T {
         // SAFETY: `bpf_skc_to_tcp_sock` returned it.
         unsafe { load(self.tcp, offset) }
+    }
+
+    /// The port of an established connection, also while it closes and has given the port back.
+    #[inline(always)]
+    pub(crate) fn local_port(self) -> u16 {
+        u16::from_be(self.field(layout!(inet_sport)))
     }
 
     /// Payload totals. `state` is what the caller knows (a closing socket still says its old state); a sweep passes

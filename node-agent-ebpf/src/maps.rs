@@ -1,9 +1,9 @@
 //! The maps, and the state kept with each socket. Sizes here are defaults; the loader sets them.
 
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use leyline_abi::{CgroupEvent, Connection, HalfEdge, HalfEdgeKey, Owner, loss, setting};
+use leyline_abi::{CgroupEvent, Connection, Copies, HalfEdge, HalfEdgeKey, Owner, loss, setting};
 
 use crate::kernel::Socket;
 
@@ -19,6 +19,8 @@ pub(crate) mod phase {
     pub(crate) const OPEN: u64 = 3;
     /// Established, but its half-edge found no place; its bytes are loss.
     pub(crate) const LOST: u64 = 4;
+    /// Being counted late, by a sweep or its own close.
+    pub(crate) const STARTING: u64 = 5;
 }
 
 /// What is kept with a socket, in socket storage: freed with the socket, copied from a listener to its children.
@@ -139,6 +141,10 @@ pub(crate) static SETTINGS: Array<u32, { setting::COUNT as usize }> = Array::new
 /// See [`leyline_abi::loss`].
 #[btf_map]
 pub(crate) static LOSS: Array<u64, { loss::COUNT as usize }> = Array::new();
+
+/// See [`leyline_abi::Copies`].
+#[btf_map]
+pub(crate) static COPIES: PerCpuArray<Copies, 1> = PerCpuArray::new();
 
 /// Records of split half-edges.
 #[btf_map]

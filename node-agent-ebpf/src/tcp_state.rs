@@ -2,7 +2,8 @@
 //!
 //! The kernel does not nest a program in itself: a packet that is processed while the program runs for a system call on
 //! the same CPU would find it busy, and its change would be missed (a few connections in 100,000). So the same code is
-//! attached twice. Whichever comes first handles the change; a socket's slot shows the other that it is done.
+//! attached twice. Whichever comes first handles the change; a socket's slot shows the other that it is done. What neither
+//! sees is counted (see [`leyline_abi::Copies`]), and made good when the socket closes or a sweep finds it.
 
 use core::ffi::c_void;
 
@@ -14,16 +15,41 @@ use leyline_abi::{loss, role};
 use crate::connection::{self, Start};
 use crate::half_edge;
 use crate::kernel::{Socket, state};
-use crate::maps::{LISTENERS, Listener, lose, phase};
+use crate::maps::{COPIES, LISTENERS, Listener, lose, phase};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn tcp_state(context: BtfTracePointContext) -> i32 {
+    if let Some(copies) = COPIES.get_ptr_mut(0) {
+        // SAFETY: this CPU's own map value.
+        let copies = unsafe { &mut *copies };
+        copies.below = copies.top;
+        copies.top = identity(&context);
+    }
     changed(&context)
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn tcp_state_nested(context: BtfTracePointContext) -> i32 {
+    if let Some(copies) = COPIES.get_ptr_mut(0) {
+        // SAFETY: this CPU's own map value.
+        let copies = unsafe { &mut *copies };
+        let this = identity(&context);
+        if copies.top == this {
+            copies.top = copies.below;
+            copies.below = 0;
+        } else if copies.below == this {
+            copies.below = 0;
+        } else {
+            copies.caught += 1;
+        }
+    }
     changed(&context)
+}
+
+/// What tells one change from another that interrupts it.
+#[inline(always)]
+fn identity(context: &BtfTracePointContext) -> u64 {
+    context.arg::<*const c_void>(0).addr() as u64
 }
 
 /// Arguments: (socket, old state, new state), before the new state is stored.
@@ -106,15 +132,9 @@ fn established(socket: Socket, old: i32) {
         return;
     };
     match slot.phase {
-        phase::OPEN | phase::LOST => return, // handled
+        phase::OPEN | phase::LOST | phase::STARTING => return, // handled
         phase::CONNECTING => {}
-        phase::LISTENING => {
-            // A listener older than the knowledge that its cgroup is a pod's.
-            if slot.key.owner != 0 && half_edge::is_pod(slot.key.cgroup) {
-                slot.key.owner = 0;
-            }
-            connection::address(slot, socket, remote);
-        }
+        phase::LISTENING => connection::born(slot, socket, remote),
         _ => {
             // Under way when the programs were loaded: its cgroup tells the pod, else whose it is stays open.
             let role = if old == state::SYN_SENT {
@@ -148,17 +168,15 @@ fn closed(socket: Socket, old: i32) {
     let Some(tcp) = socket.tcp_part() else {
         return;
     };
-    // Both copies can be busy at once, when one preempted task after the other is inside them. The state that is left
-    // shows that a client's connection stood although its handshake was missed. (A server's socket has given its port
-    // back by now, so nothing true could be said about it; the client's side counts it.)
-    if slot.phase == phase::CONNECTING && old != state::SYN_SENT {
-        slot.started_ns = 0; // how long connecting took is not known any more
-        connection::start(slot, socket, tcp, Start::Opened);
+    // The state that is left shows that the connection stood although its handshake was missed.
+    if state::is_open(old) {
+        connection::start_late(slot, socket, tcp);
     }
     match slot.phase {
         phase::OPEN => connection::finish(slot, socket, tcp, tcp.totals(slot.key.role, Some(old))),
         phase::LOST => connection::finish_lost(slot, tcp.totals(slot.key.role, Some(old))),
         phase::CONNECTING => connection::fail(slot, socket, tcp),
+        phase::STARTING => {} // a sweep has it in hand, and looks at the state when it is done
         _ => slot.phase = phase::NONE,
     }
 }

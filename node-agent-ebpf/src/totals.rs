@@ -1,11 +1,12 @@
-//! Iterator `bpf_sk_storage_map`: every socket that has a slot. Folds the running totals of live connections.
+//! Iterator `bpf_sk_storage_map`: every socket that has a slot. Folds the running totals of live connections, counts
+//! them, and starts those whose beginning no program saw.
 
 use core::ffi::c_void;
 
 use leyline_abi::kind;
 
 use crate::connection::{self, bpf_now};
-use crate::half_edge;
+use crate::half_edge::{self, count};
 use crate::kernel::{Socket, state};
 use crate::maps::phase;
 
@@ -34,19 +35,30 @@ extern "C" fn totals(context: *const SocketStorage) -> i32 {
     let Some(slot) = connection::slot_of(socket) else {
         return 0;
     };
-    if slot.phase != phase::OPEN {
-        return 0;
-    }
+    // Before the phase: the programs run before the kernel stores the new state.
+    let current = socket.state();
     let Some(tcp) = socket.tcp_part() else {
         return 0;
     };
+    if state::is_open(current) {
+        connection::start_late(slot, socket, tcp);
+    }
+    if slot.phase != phase::OPEN {
+        return 0;
+    }
+    let Some(entry) = half_edge::entry(&slot.key) else {
+        return 0;
+    };
+    if entry.serial() == slot.half_edge {
+        count!(entry, swept, 1);
+    }
     let totals = tcp.totals(slot.key.role, None);
     if totals.origin.witness(slot.key.role) != (slot.client_isn, slot.server_isn) {
         // Counter and sequence number were read around a change on another CPU; the next sweep comes.
         return 0;
     }
     if socket.state() == state::CLOSE {
-        // Adopted in the very moment it closed.
+        // Adopted in the very moment it closed, or its close was missed.
         connection::finish(slot, socket, tcp, totals);
         return 0;
     }
@@ -55,9 +67,6 @@ extern "C" fn totals(context: *const SocketStorage) -> i32 {
     let resting = slot.swept_received == totals.raw_received;
     slot.swept_received = totals.raw_received;
     let held_back = u64::from(!resting && !totals.peer_finished);
-    let Some(entry) = half_edge::entry(&slot.key) else {
-        return 0;
-    };
     if connection::fold(
         slot,
         entry,

@@ -271,6 +271,7 @@ impl Collector {
             unknown_cgroup: ledger.unknown_cgroup,
             foreign_network: ledger.foreign_network,
             connections_sampled: of(loss::SAMPLED),
+            state_changes: of(loss::STATE_CHANGES),
         };
         state.probes.set(probes(&self.kernel));
         self.metrics.show_probes(state.probes.get());

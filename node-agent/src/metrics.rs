@@ -241,7 +241,7 @@ fn set(gauge: &Gauge, value: usize) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
-fn causes(loss: &wire::Loss) -> [(&'static str, u64); 9] {
+fn causes(loss: &wire::Loss) -> [(&'static str, u64); 10] {
     let wire::Loss {
         half_edges_full,
         half_edge_bytes,
@@ -252,6 +252,7 @@ fn causes(loss: &wire::Loss) -> [(&'static str, u64); 9] {
         unknown_cgroup,
         foreign_network,
         connections_sampled,
+        state_changes,
     } = *loss;
     [
         ("half_edges_full", half_edges_full),
@@ -263,5 +264,6 @@ fn causes(loss: &wire::Loss) -> [(&'static str, u64); 9] {
         ("unknown_cgroup", unknown_cgroup),
         ("foreign_network", foreign_network),
         ("connections_sampled", connections_sampled),
+        ("state_changes", state_changes),
     ]
 }

@@ -316,6 +316,7 @@ fn cause_name(cause: u32) -> &'static str {
         loss::HALF_EDGE_BYTES => "half_edge_bytes",
         loss::SOCKET_STORAGE => "socket_storage",
         loss::CGROUP_RING => "cgroup_ring",
+        loss::STATE_CHANGES => "state_changes",
         _ => "other",
     }
 }
@@ -393,7 +394,7 @@ mod tests {
     #[test]
     fn the_table_is_aligned_and_names_losses() {
         let mut text = Vec::new();
-        write_table(&mut text, &sample(), &[2, 0, 0, 7, 0, 9]).unwrap();
+        write_table(&mut text, &sample(), &[2, 0, 0, 7, 0, 9, 0]).unwrap();
         assert_eq!(
             String::from_utf8(text).unwrap(),
             "NAME  ROLE    REMOTE    PORT  OPENED  ACTIVE  FAILED  ABORTED  SENT    RECEIVED  RTT\n\

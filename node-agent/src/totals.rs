@@ -39,6 +39,7 @@ fn combine(left: &HalfEdge, right: &HalfEdge, with: impl Fn(u64, u64) -> u64) ->
         rtt_us,
         rtt_samples,
         retransmits,
+        swept,
         changed_ns,
     } = *left;
     HalfEdge {
@@ -57,6 +58,7 @@ fn combine(left: &HalfEdge, right: &HalfEdge, with: impl Fn(u64, u64) -> u64) ->
         rtt_us: with(rtt_us, right.rtt_us),
         rtt_samples: with(rtt_samples, right.rtt_samples),
         retransmits: with(retransmits, right.retransmits),
+        swept: with(swept, right.swept),
         changed_ns: changed_ns.max(right.changed_ns),
     }
 }

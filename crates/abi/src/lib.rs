@@ -6,10 +6,10 @@
 #![no_std]
 
 /// Raised with every change of a layout below; the loader refuses programs built for another one.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The global that holds the [`Layout`], named for the version: programs of another version have no such symbol.
-pub const LAYOUT_SYMBOL: &str = "LAYOUT_ABI_1";
+pub const LAYOUT_SYMBOL: &str = "LAYOUT_ABI_2";
 
 /// `role`: who this socket is in the connection.
 pub mod role {
@@ -103,6 +103,8 @@ pub struct HalfEdge {
     pub rtt_samples: u64,
     /// Retransmitted segments.
     pub retransmits: u64,
+    /// Sum over all sweeps of the sockets that the sweep found open: what one sweep adds is how many it saw.
+    pub swept: u64,
     /// `CLOCK_MONOTONIC` of the last change, in nanoseconds.
     pub changed_ns: u64,
 }
@@ -173,6 +175,20 @@ pub struct Owner {
     pub comm: [u8; 16],
 }
 
+/// Which of the two copies of the state program ran, one value per CPU. The first copy pushes the socket it runs for, the
+/// second takes it off. Finds the second another one on top, then the first was busy, and the second alone sees this change.
+/// Two places are enough: what interrupts the gap between the copies is not interrupted by a third.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// The socket that the first copy ran for last, 0 when the second has come to it.
+    pub top: u64,
+    /// The one before, if the second copy has still to come to it.
+    pub below: u64,
+    /// Changes that the second copy alone saw.
+    pub caught: u64,
+}
+
 /// Indexes of the loss map, one per cause; each cell counts what was not recorded.
 pub mod loss {
     /// Connections whose half-edge found no place in the map.
@@ -187,8 +203,11 @@ pub mod loss {
     pub const CGROUP_RING: u32 = 4;
     /// Connections of split half-edges that sampling left without records (their totals are counted all the same).
     pub const SAMPLED: u32 = 5;
+    /// TCP state changes that no copy of the program saw, at least. The programs count the connections they start late;
+    /// user space adds what only it can know.
+    pub const STATE_CHANGES: u32 = 6;
     /// Number of causes.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
 }
 
 /// Where the running kernel keeps what the programs read, in bytes from the start of the named struct. Resolved from the
@@ -232,6 +251,8 @@ pub struct Layout {
     pub cgroup_root: u32,
     pub cgroup_root_hierarchy_id: u32,
     pub kernfs_node_id: u32,
+    /// Local port, network byte order; unlike `sock_num` still there when the socket closes.
+    pub inet_sport: u32,
     pub tcp_snd_una: u32,
     pub tcp_write_seq: u32,
     pub tcp_rcv_nxt: u32,
@@ -302,13 +323,16 @@ unsafe impl Plain for CgroupEvent {}
 // SAFETY: as above.
 unsafe impl Plain for Owner {}
 // SAFETY: as above.
+unsafe impl Plain for Copies {}
+// SAFETY: as above.
 unsafe impl Plain for Layout {}
 
 const _: () = {
     assert!(size_of::<HalfEdgeKey>() == 40);
-    assert!(size_of::<HalfEdge>() == 128);
+    assert!(size_of::<HalfEdge>() == 136);
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<CgroupEvent>() == 256);
     assert!(size_of::<Owner>() == 16);
-    assert!(size_of::<Layout>() == 37 * 4);
+    assert!(size_of::<Copies>() == 24);
+    assert!(size_of::<Layout>() == 38 * 4);
 };

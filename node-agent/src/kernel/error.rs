@@ -48,6 +48,14 @@ pub enum KernelError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Asking about a program.
+    #[error("cannot ask the kernel about program {name}: {source}")]
+    Program {
+        /// Which probe.
+        name: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// Running an iterator.
     #[error("cannot run iterator {name}: {source}")]
     Iterator {

@@ -9,8 +9,10 @@ use aya::programs::{BtfTracePoint, Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use leyline_abi::{ABI_VERSION, LAYOUT_SYMBOL, Plain as _};
 
+use super::closes::Closes;
 use super::error::LoadError;
 use super::maps::Maps;
+use super::misses::Misses;
 use super::offsets::{self, Needs, Offsets};
 use super::probe::{ProbeState, ProbeStatus};
 use super::split::SplitSet;
@@ -34,6 +36,7 @@ pub(super) fn load(options: &KernelOptions) -> Result<Kernel, LoadError> {
         ebpf: &mut ebpf,
         types: &types,
         offsets: &offsets,
+        leave_out: options.leave_out,
         probes: Vec::new(),
     };
     // Listeners are prepared before the first connection can be born from one of them.
@@ -57,7 +60,12 @@ pub(super) fn load(options: &KernelOptions) -> Result<Kernel, LoadError> {
         return Err(LoadError::NoProbe(reasons.join("; ")));
     }
 
+    let misses = Misses::new(&ebpf, |name| is_attached(&probes, name))
+        .map_err(|error| LoadError::Maps(error.to_string()))?;
     let maps = Maps::take(&mut ebpf)?;
+    misses
+        .start(&maps)
+        .map_err(|error| LoadError::Maps(error.to_string()))?;
     let adopt_until = Instant::now() + ADOPTION;
     let mut kernel = Kernel {
         _ebpf: ebpf,
@@ -65,6 +73,8 @@ pub(super) fn load(options: &KernelOptions) -> Result<Kernel, LoadError> {
         sockets,
         totals,
         maps,
+        misses,
+        closes: Closes::default(),
         split: SplitSet::default(),
         adopt_until,
     };
@@ -72,6 +82,12 @@ pub(super) fn load(options: &KernelOptions) -> Result<Kernel, LoadError> {
         .set_split(SplitSet::new(&[]))
         .map_err(|error| LoadError::Maps(error.to_string()))?;
     Ok(kernel)
+}
+
+fn is_attached(probes: &[ProbeStatus], name: &str) -> bool {
+    probes
+        .iter()
+        .any(|probe| probe.name == name && probe.state == ProbeState::Attached)
 }
 
 /// One read of the kernel's type information, for our offsets and for aya's attach ids.
@@ -130,6 +146,7 @@ struct Loader<'a> {
     ebpf: &'a mut Ebpf,
     types: &'a Btf,
     offsets: &'a Offsets,
+    leave_out: &'static [&'static str],
     probes: Vec<ProbeStatus>,
 }
 
@@ -178,6 +195,11 @@ impl Loader<'_> {
         needs: Needs,
         attach: impl FnOnce(&mut Ebpf) -> Result<T, Refusal>,
     ) -> Option<T> {
+        if self.leave_out.contains(&name) {
+            self.probes
+                .push(ProbeStatus::unsupported(name, "left out as asked"));
+            return None;
+        }
         let missing: Vec<&str> = self
             .offsets
             .missing

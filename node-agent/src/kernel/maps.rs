@@ -6,8 +6,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, RingBuf};
-use leyline_abi::{Owner, setting, sockets_mode};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
+use leyline_abi::{Copies, Owner, Plain as _, setting, sockets_mode};
 
 use super::error::{KernelError, LoadError};
 use super::split::{Prefix, SplitSet};
@@ -22,6 +22,7 @@ pub(super) struct Maps {
     pub(super) loss: Array<MapData, u64>,
     pub(super) connections: RingBuf<MapData>,
     pub(super) cgroups: RingBuf<MapData>,
+    copies: PerCpuArray<MapData, [u8; size_of::<Copies>()]>,
     split: LpmTrie<MapData, [u8; 16], u32>,
     settings: Array<MapData, u32>,
     descriptors: Vec<RawFd>,
@@ -73,6 +74,7 @@ impl Maps {
             loss: take("LOSS")?.try_into().map_err(shape)?,
             connections: take("CONNECTIONS")?.try_into().map_err(shape)?,
             cgroups: take("CGROUPS")?.try_into().map_err(shape)?,
+            copies: take("COPIES")?.try_into().map_err(shape)?,
             split: take("SPLIT")?.try_into().map_err(shape)?,
             settings: take("SETTINGS")?.try_into().map_err(shape)?,
             descriptors,
@@ -83,6 +85,19 @@ impl Maps {
         self.settings
             .set(index, &value, 0)
             .map_err(|error| map_error("write", "SETTINGS", error))
+    }
+
+    /// State changes that the second copy of the state program alone saw.
+    pub(super) fn caught(&self) -> Result<u64, KernelError> {
+        let values = self
+            .copies
+            .get(&0, 0)
+            .map_err(|error| map_error("read", "COPIES", error))?;
+        Ok(values
+            .iter()
+            .filter_map(|bytes| Copies::from_bytes(bytes))
+            .map(|copies| copies.caught)
+            .sum())
     }
 
     /// Listeners first, so that their ports can vote on the roles of what is adopted.
@@ -139,6 +154,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::LpmTrie(data)
+        | Map::PerCpuArray(data)
         | Map::RingBuf(data)
         | Map::SkStorage(data)
         | Map::Unsupported(data) => Some(data),

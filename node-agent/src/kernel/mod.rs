@@ -9,14 +9,17 @@
 
 mod btf;
 mod capabilities;
+mod closes;
 mod error;
 mod load;
 mod maps;
+mod misses;
 mod offsets;
 mod probe;
 mod split;
 mod sys;
 
+use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -24,6 +27,7 @@ use aya::maps::{MapData, RingBuf};
 use leyline_abi::{CgroupEvent, Connection, HalfEdge, HalfEdgeKey, Owner, Plain, loss};
 
 pub use error::{KernelError, LoadError};
+pub use misses::Skipped;
 pub use probe::{ProbeState, ProbeStatus};
 pub use split::{Prefix, SplitSet};
 
@@ -41,7 +45,7 @@ pub const PROBES: [&str; 6] = [
 /// an accept queue, where no file shows them).
 const ADOPTION: Duration = Duration::from_secs(60);
 
-/// Sizes of everything bounded. Half-edges take about 230 bytes each.
+/// Sizes of everything bounded. Half-edges take about 240 bytes each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelOptions {
     /// Entries of the half-edge map.
@@ -54,6 +58,8 @@ pub struct KernelOptions {
     pub connection_ring_bytes: u32,
     /// Ring buffer of cgroup events; rounded up to a power of two.
     pub cgroup_ring_bytes: u32,
+    /// Probes, of [`PROBES`], that are not loaded.
+    pub leave_out: &'static [&'static str],
 }
 
 impl Default for KernelOptions {
@@ -66,6 +72,7 @@ impl Default for KernelOptions {
             max_owners: 4_096,
             connection_ring_bytes: 1 << 22,
             cgroup_ring_bytes: 1 << 17,
+            leave_out: &[],
         }
     }
 }
@@ -78,6 +85,8 @@ pub struct Kernel {
     sockets: Option<sys::Iterator>,
     totals: Option<sys::Iterator>,
     maps: maps::Maps,
+    misses: misses::Misses,
+    closes: closes::Closes,
     split: SplitSet,
     adopt_until: Instant,
 }
@@ -107,7 +116,8 @@ impl Kernel {
         &self.probes
     }
 
-    /// Walks all tracked sockets and folds their running totals; in the first minute also adopts older connections.
+    /// Walks all tracked sockets and folds their running totals; in the first minute also adopts older connections. Finds
+    /// connections whose beginning or end no program saw.
     ///
     /// # Errors
     ///
@@ -118,13 +128,24 @@ impl Kernel {
         {
             self.maps.run_sockets(sockets)?;
         }
-        match &self.totals {
-            Some(totals) => totals.run().map_err(|source| KernelError::Iterator {
+        let Some(totals) = &self.totals else {
+            return Ok(());
+        };
+        let run = || {
+            totals.run().map_err(|source| KernelError::Iterator {
                 name: "totals",
                 source,
-            }),
-            None => Ok(()),
-        }
+            })
+        };
+        let mut before = HashMap::new();
+        self.read(|_, value| {
+            before.insert(value.serial, closes::Before::new(value));
+        })?;
+        run()?;
+        let mut after = Vec::with_capacity(before.len());
+        self.read(|key, value| after.push((*key, *value)))?;
+        self.closes.settle(&before, after);
+        Ok(())
     }
 
     /// Reads every half-edge.
@@ -133,6 +154,11 @@ impl Kernel {
     ///
     /// When the map cannot be read; some entries may have been visited by then.
     pub fn half_edges(&self, mut visit: impl FnMut(&HalfEdgeKey, &HalfEdge)) -> Result<(), KernelError> {
+        self.read(|key, value| visit(key, &self.closes.correct(*value)))
+    }
+
+    /// As the kernel has them.
+    fn read(&self, mut visit: impl FnMut(&HalfEdgeKey, &HalfEdge)) -> Result<(), KernelError> {
         sys::for_each::<{ size_of::<HalfEdgeKey>() }, { size_of::<HalfEdge>() }>(
             self.maps.half_edges.fd().as_fd(),
             |key, value| {
@@ -156,13 +182,19 @@ impl Kernel {
     ///
     /// When the map refuses.
     pub fn remove(&mut self, key: &HalfEdgeKey) -> Result<Option<HalfEdge>, KernelError> {
-        sys::take::<{ size_of::<HalfEdge>() }>(self.maps.half_edges.fd().as_fd(), key.as_bytes())
-            .map(|value| value.and_then(|value| HalfEdge::from_bytes(&value)))
+        let value = sys::take::<{ size_of::<HalfEdge>() }>(self.maps.half_edges.fd().as_fd(), key.as_bytes())
             .map_err(|source| KernelError::Map {
                 operation: "remove from",
                 map: "HALF_EDGES",
                 source,
-            })
+            })?;
+        let last = value
+            .and_then(|value| HalfEdge::from_bytes(&value))
+            .map(|value| self.closes.correct(value));
+        if let Some(last) = &last {
+            self.closes.forget(last.serial);
+        }
+        Ok(last)
     }
 
     /// Takes up to `max` connection records; returns how many. Fewer than `max` means the ring is empty. Call it at
@@ -190,7 +222,23 @@ impl Kernel {
                 .get(&index, 0)
                 .map_err(|error| maps::map_error("read", "LOSS", error))?;
         }
+        if let Some(cell) = counts.get_mut(loss::STATE_CHANGES as usize) {
+            // Two ways to know of some of the same changes: what they left behind, and that they were skipped.
+            *cell = cell
+                .saturating_add(self.closes.total())
+                .max(self.misses.skipped(&self.maps)?.both);
+        }
         Ok(counts)
+    }
+
+    /// How often the state program was skipped because it was busy on the same CPU. What one copy skips the other sees;
+    /// what both skip is in [`loss`](Self::loss).
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not answer.
+    pub fn skipped(&self) -> Result<Skipped, KernelError> {
+        self.misses.skipped(&self.maps)
     }
 
     /// Sockets of this cgroup are a pod's from now on: their half-edges need no owner.

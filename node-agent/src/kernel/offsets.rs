@@ -69,6 +69,7 @@ const FIELDS: &[Field] = &[
         &mut l.cgroup_root_hierarchy_id
     }),
     (Needs::All, "kernfs_node", "id", |l| &mut l.kernfs_node_id),
+    (Needs::Tcp, "inet_sock", "inet_sport", |l| &mut l.inet_sport),
     (Needs::Tcp, "tcp_sock", "snd_una", |l| &mut l.tcp_snd_una),
     (Needs::Tcp, "tcp_sock", "write_seq", |l| &mut l.tcp_write_seq),
     (Needs::Tcp, "tcp_sock", "rcv_nxt", |l| &mut l.tcp_rcv_nxt),

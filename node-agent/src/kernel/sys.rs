@@ -9,6 +9,7 @@ const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_ITER_CREATE: libc::c_long = 33;
 const BPF_TRACE_ITER: u32 = 28;
@@ -108,6 +109,28 @@ impl Iterator {
             }
         }
     }
+}
+
+/// How often the kernel skipped a program because it was busy on the same CPU.
+pub(super) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+    /// The kernel's `struct bpf_prog_info` up to `recursion_misses` (Linux 5.12), in words of 8 bytes.
+    const WORDS: usize = 27;
+    #[repr(C)]
+    struct GetInfo {
+        fd: u32,
+        length: u32,
+        info: u64,
+    }
+    let mut info = [0_u64; WORDS];
+    let mut attributes = GetInfo {
+        fd: program.as_raw_fd().cast_unsigned(),
+        length: size_of_val(&info) as u32,
+        info: info.as_mut_ptr().expose_provenance() as u64,
+    };
+    // SAFETY: `info` outlives the call and has the length that is given; its zeros ask for no further buffers.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    let [.., misses] = info;
+    Ok(misses)
 }
 
 /// Removes an entry and returns its last value; `None` if there was none. Before Linux 5.14 hash maps cannot do both in

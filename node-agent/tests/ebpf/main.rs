@@ -17,6 +17,7 @@ mod failures;
 mod half_edges;
 mod load;
 mod losses;
+mod misses;
 mod nat;
 mod net;
 mod owners;

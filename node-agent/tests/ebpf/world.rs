@@ -181,6 +181,7 @@ pub(crate) fn add(sum: &mut HalfEdge, value: &HalfEdge) {
         rtt_us,
         rtt_samples,
         retransmits,
+        swept,
         changed_ns,
     } = value;
     sum.opened += opened;
@@ -197,6 +198,7 @@ pub(crate) fn add(sum: &mut HalfEdge, value: &HalfEdge) {
     sum.rtt_us += rtt_us;
     sum.rtt_samples += rtt_samples;
     sum.retransmits += retransmits;
+    sum.swept += swept;
     sum.changed_ns = sum.changed_ns.max(*changed_ns);
 }
 

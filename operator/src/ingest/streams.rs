@@ -146,7 +146,7 @@ impl Streams {
     }
 }
 
-fn causes(loss: &Loss) -> [(&'static str, u64); 9] {
+fn causes(loss: &Loss) -> [(&'static str, u64); 10] {
     let Loss {
         half_edges_full,
         half_edge_bytes,
@@ -157,6 +157,7 @@ fn causes(loss: &Loss) -> [(&'static str, u64); 9] {
         unknown_cgroup,
         foreign_network,
         connections_sampled,
+        state_changes,
     } = *loss;
     [
         ("half_edges_full", half_edges_full),
@@ -168,6 +169,7 @@ fn causes(loss: &Loss) -> [(&'static str, u64); 9] {
         ("unknown_cgroup", unknown_cgroup),
         ("foreign_network", foreign_network),
         ("connections_sampled", connections_sampled),
+        ("state_changes", state_changes),
     ]
 }
 

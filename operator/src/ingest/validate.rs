@@ -236,6 +236,7 @@ pub fn lost_events(loss: &wire::Loss) -> u64 {
         unknown_cgroup: _,
         foreign_network: _,
         connections_sampled: _,
+        state_changes,
     } = *loss;
     [
         half_edges_full,
@@ -243,6 +244,7 @@ pub fn lost_events(loss: &wire::Loss) -> u64 {
         connection_ring,
         cgroup_ring,
         connections_queue,
+        state_changes,
     ]
     .into_iter()
     .fold(0, u64::saturating_add)

@@ -95,7 +95,9 @@ mod tests {
     use super::*;
 
     /// (opened, closed, swept)
-    fn value((opened, closed, swept): (u64, u64, u64)) -> HalfEdge {
+    type Figures = (u64, u64, u64);
+
+    fn value((opened, closed, swept): Figures) -> HalfEdge {
         HalfEdge {
             serial: 7,
             opened,
@@ -106,7 +108,7 @@ mod tests {
     }
 
     /// Sweeps given as the half-edge before and after; returns the closes added after each.
-    fn sweeps(sweeps: &[((u64, u64, u64), (u64, u64, u64))]) -> Vec<u64> {
+    fn sweeps(sweeps: &[(Figures, Figures)]) -> Vec<u64> {
         let mut closes = Closes::default();
         let key = HalfEdgeKey::from_bytes(&[0; size_of::<HalfEdgeKey>()]).unwrap();
         sweeps

@@ -12,7 +12,7 @@ use leyline_graph::{
 
 use crate::{
     config::Config,
-    record::{Said, Stored, Written, facts},
+    record::{Said, Since, Stored, Written, facts},
     totals::Totals,
 };
 
@@ -103,14 +103,17 @@ pub(crate) fn seed(object: &ServiceDependency, now: Time) -> Seed {
     }
 }
 
-/// Since when the totals count; now when the object has none to go on from.
-pub(crate) fn counted_since(object: &ServiceDependency, now: Time) -> Time {
+/// When the dependency was first seen, and since when its totals count.
+pub(crate) fn since(object: &ServiceDependency) -> Since {
     let status = object.status.as_ref();
     let readable = status.is_some_and(|s| s.connections.is_some() && s.bytes.is_some());
-    status
-        .and_then(|s| s.counted_since.as_ref())
-        .filter(|_| readable)
-        .map_or(now, time)
+    Since {
+        first_seen: status.and_then(|s| s.first_seen.as_ref()).map(time),
+        counted: status
+            .and_then(|s| s.counted_since.as_ref())
+            .filter(|_| readable)
+            .map(time),
+    }
 }
 
 /// None when a condition is missing or says something that no planner writes: then it must be written again.

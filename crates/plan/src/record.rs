@@ -41,6 +41,14 @@ pub(crate) enum Stored {
     Whole(Written),
 }
 
+/// What an object says of its beginnings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since {
+    pub(crate) first_seen: Option<Time>,
+    /// Of the totals; none when it has no totals that can be read.
+    pub(crate) counted: Option<Time>,
+}
+
 /// One edge.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -136,12 +144,12 @@ impl Record {
     pub(crate) fn observe(&mut self, view: &EdgeView, now: Time) {
         self.vanished = false;
         self.unknown = false;
-        self.first_seen = self.first_seen.min(view.first_seen);
-        self.counted_since = if self.told {
-            self.counted_since
-        } else {
-            self.first_seen
-        };
+        // What an object has said once stands: another replica's clock, or the same connection reported again, may put
+        // the beginning a moment earlier.
+        if !self.told {
+            self.first_seen = self.first_seen.min(view.first_seen);
+            self.counted_since = self.first_seen;
+        }
         self.last_seen = self.last_seen.max(view.last_seen);
         self.last_success = self.last_success.max(view.last_success);
         self.last_failure = self.last_failure.max(view.last_failure);
@@ -165,8 +173,10 @@ impl Record {
     }
 
     /// The object was read: its totals and what it says of the past hold here too.
-    pub(crate) fn read(&mut self, totals: Totals, stored: Stored) {
+    pub(crate) fn read(&mut self, totals: Totals, since: Since, stored: Stored) {
         self.told = true;
+        self.first_seen = since.first_seen.unwrap_or(self.first_seen);
+        self.counted_since = since.counted.unwrap_or(self.counted_since);
         self.stored = stored;
         self.totals = totals.at_least(self.totals);
         self.dirty = self.heard != 0 && hash(&self.totals) != self.heard;

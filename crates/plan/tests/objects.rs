@@ -3,6 +3,7 @@
 mod world;
 
 use leyline_api::State;
+use leyline_graph::entity::Time;
 use leyline_plan::{Adopted, Lane};
 use world::{DAY, HOUR, MINUTE, SECOND, START, What, World, key, view};
 
@@ -126,6 +127,29 @@ fn totals_and_first_seen_never_go_back_after_a_restart() {
     w.connect(&cart, 98);
     w.run(20 * SECOND);
     assert_eq!(w.opened(), 101);
+}
+
+#[test]
+fn the_next_leader_does_not_move_first_seen_by_what_its_own_clock_said() {
+    let mut w = World::new();
+    let cart = key("cart", "redis");
+    w.connect(&cart, 1);
+    w.run(MINUTE);
+    // Another replica: it heard of the edge itself, a moment earlier, before it saw the object.
+    let mut next = World::at(w.now);
+    next.objects.clone_from(&w.objects);
+    for (skew, opened) in [(-900, 2), (-1_800, 3)] {
+        next.edge(&cart, |view| {
+            view.first_seen = Time(START.0 + skew);
+            view.totals.opened = opened;
+        });
+        next.planner.seen(w.only(), next.now);
+        next.run(MINUTE);
+    }
+    assert_eq!(next.opened(), 3);
+    let status = next.only().status.clone().unwrap();
+    assert_eq!(status.first_seen.unwrap().0.as_millisecond(), START.0);
+    assert_eq!(status.counted_since.unwrap().0.as_millisecond(), START.0);
 }
 
 #[test]

@@ -109,8 +109,9 @@ impl Planner {
             record.unresolved = seed.unresolved;
             record.incomplete = seed.incomplete;
             record.facts = crate::record::facts(seed.service.as_ref(), seed.evidence);
-            record.counted_since = read::counted_since(object, now);
-            record.read(totals(object), stored);
+            // Totals that cannot be read begin anew.
+            record.counted_since = now;
+            record.read(totals(object), read::since(object), stored);
         }
         self.place(edge, now);
         Adopted::Ours(Box::new(seed))
@@ -135,7 +136,7 @@ impl Planner {
             };
             let same_bare = matches!((record.stored, stored), (Stored::Bare(_), Stored::Bare(_)));
             if record.in_flight.is_none() && !same_bare && (!mine || matches!(stored, Stored::Bare(_))) {
-                record.read(totals(object), stored);
+                record.read(totals(object), read::since(object), stored);
             }
         }
         self.place(edge, now);

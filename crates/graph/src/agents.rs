@@ -33,6 +33,10 @@ pub(crate) struct Agent {
     pub(crate) lost_at: Option<Time>,
     /// When a record last stood for more than one connection.
     pub(crate) sampled_at: Option<Time>,
+    /// When a half-edge or a record of it was last refused here for want of room.
+    pub(crate) refused_at: Option<Time>,
+    /// When its last report came.
+    pub(crate) heard: Time,
     /// Half-edges were refused: unknown ids are no error.
     pub(crate) overflowed: bool,
     pub(crate) halves: HashMap<u32, Key<Half>>,

@@ -47,6 +47,9 @@ impl Graph {
         record.seen = record.seen.max(at);
         record.weight = record.weight.max(connection.weight);
         let growth = record.total.minus(before);
+        if before.connections > 0 && (growth.bytes_sent > 0 || growth.bytes_received > 0) {
+            record.moved = record.moved.max(Some(at));
+        }
         if connection.closed && !record.closed {
             record.closed = true;
             self.records
@@ -63,6 +66,12 @@ impl Graph {
         }
         if self.records.len() >= self.config.records {
             self.closed.add(Closed::RecordsFull, u64::from(connection.weight));
+            let now = self.clock.now;
+            if let Some((agent, _)) = self.agent_of(half_key)
+                && let Some(agent) = self.agents.get_mut(agent)
+            {
+                agent.refused_at = Some(now);
+            }
             return None;
         }
         let now = self.clock.now;

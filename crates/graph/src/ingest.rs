@@ -33,6 +33,8 @@ impl Graph {
                 lost: 0,
                 lost_at: None,
                 sampled_at: None,
+                refused_at: None,
+                heard: now,
                 overflowed: false,
                 halves: HashMap::new(),
             })
@@ -118,11 +120,12 @@ impl Graph {
             self.inventory.agent_addresses(node, &addresses, now);
             self.follow_inventory();
         }
-        if let Some(agent) = self.agents.get_mut(key)
-            && lost > agent.lost
-        {
-            agent.lost = lost;
-            agent.lost_at = Some(now);
+        if let Some(agent) = self.agents.get_mut(key) {
+            agent.heard = self.clock.now;
+            if lost > agent.lost {
+                agent.lost = lost;
+                agent.lost_at = Some(self.clock.now);
+            }
         }
         for definition in &definitions {
             self.define(key, definition);
@@ -211,6 +214,7 @@ impl Graph {
         }
         if agent.halves.len() >= most {
             agent.overflowed = true;
+            agent.refused_at = Some(self.clock.now);
             self.closed.add(Closed::HalfEdgesFull, 1);
             return;
         }

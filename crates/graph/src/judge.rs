@@ -280,6 +280,10 @@ impl Graph {
                     }
                     return before;
                 }
+                if before == Verdict::Nobody(Closed::PeerUnwatched) {
+                    // What was missed then stays missed, however well the agent watches now.
+                    return before;
+                }
                 if !self.may_fall_back(key) {
                     return Verdict::Waiting;
                 }

@@ -83,6 +83,8 @@ pub(crate) struct Record {
     pub(crate) pending: Amount,
     pub(crate) opened: Time,
     pub(crate) seen: Time,
+    /// When it was last seen to carry bytes, its first report not counted.
+    pub(crate) moved: Option<Time>,
     pub(crate) arrived: Time,
     /// From before the agent's first full report.
     pub(crate) historic: bool,
@@ -123,6 +125,7 @@ impl Record {
             historic,
             opened: connection.opened,
             seen: connection.seen,
+            moved: None,
             arrived: now,
             overdue: false,
             verdict: Verdict::Waiting,

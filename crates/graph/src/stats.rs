@@ -19,7 +19,8 @@ pub enum Closed {
     Ambiguous,
     /// Neither end could say who called.
     RoleUnknown,
-    /// The other end's agent was not watching (started later, gone, sampling or losing events).
+    /// The other end's agent need not have seen it (started later, away, sampling or losing events): nothing follows from
+    /// its silence.
     PeerUnwatched,
     /// A record was refused because the table of records was full.
     RecordsFull,

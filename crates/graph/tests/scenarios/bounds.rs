@@ -144,7 +144,7 @@ fn loss_on_a_node_marks_what_it_contributes_then() {
     let mut world = world(Config::default());
     let half = client("web-1").to("10.244.1.6", 21).opened(1);
     world.report("n1", [half]);
-    world.lost = 3;
+    world.lost.insert("n1".to_owned(), 3);
     world.report("n1", [client("web-1").to("10.244.1.6", 22).opened(1)]);
     assert!(world.edge("Deployment/web -> StatefulSet/ftp:22").incomplete.loss);
     assert!(!world.edge("Deployment/web -> StatefulSet/ftp:21").incomplete.loss);

@@ -48,6 +48,8 @@ pub(crate) struct Simulation {
 pub(crate) struct Faults {
     pub(crate) agents: bool,
     pub(crate) operator: bool,
+    /// Agents that stay away for long, lose records, cannot adopt every socket, and whose streams break for a while.
+    pub(crate) blindness: bool,
 }
 
 impl Simulation {
@@ -313,6 +315,7 @@ impl Simulation {
             server,
             edge,
             halves,
+            orphan: false,
         };
         self.open(&live);
         if let Some(edge) = &live.edge {
@@ -329,11 +332,16 @@ impl Simulation {
                 continue;
             }
             let half = agent.half(wanted);
+            let lost = self.faults.blindness && self.random.below(40) == 0;
             agent.count(half, now, |counters| {
                 counters.opened += 1;
-                counters.active += 1;
+                counters.active += u64::from(!lost);
             });
-            agent.sockets.push(socket(half, live, false, now));
+            if lost {
+                agent.lost += 1;
+            } else {
+                agent.sockets.push(socket(half, live, false, now));
+            }
         }
     }
 
@@ -342,6 +350,9 @@ impl Simulation {
         let (sent, received) = (self.random.below(1_000) as u64, self.random.below(9_000) as u64);
         let now = self.world.now;
         let live = &self.live[position];
+        if live.orphan {
+            return;
+        }
         if let Some(edge) = &live.edge {
             let truth = self.truth.entry(edge.clone()).or_default();
             truth.1 += sent;

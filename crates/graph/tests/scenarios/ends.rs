@@ -357,13 +357,13 @@ fn an_undecided_role_is_what_the_other_half_leaves() {
     assert_eq!((edge.totals.bytes_sent, edge.totals.bytes_received), (5, 6));
 
     let mut alone = self::world();
-    alone.report(
-        "n1",
-        [server("redis-0")
-            .role(Role::Unknown)
-            .from(N2, 6380)
-            .with([conn(1).adopted()])],
-    );
+    let undecided = server("redis-0").role(Role::Unknown).from(N2, 6380);
+    alone.report("n1", [undecided.clone().with([conn(1).adopted()])]);
+    alone.pass(20_000);
+    alone.expect(&[]);
+    let mut closed = conn(1).adopted();
+    closed.closed = true;
+    alone.report("n1", [undecided.with([closed])]);
     alone.pass(20_000);
     alone.expect(&[]);
     assert_eq!(alone.closed(Closed::RoleUnknown), 1);

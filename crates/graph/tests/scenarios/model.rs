@@ -48,6 +48,9 @@ pub(crate) struct Agent {
     pub(crate) sockets: Vec<Socket>,
     pub(crate) epoch: u64,
     pub(crate) away_until: Option<i64>,
+    /// It runs, but its stream is broken until then.
+    pub(crate) cut_until: Option<i64>,
+    pub(crate) lost: u64,
 }
 impl Agent {
     pub(crate) fn half(&mut self, wanted: &H) -> usize {
@@ -78,6 +81,8 @@ pub(crate) struct Live {
     pub(crate) edge: Option<String>,
     /// As each side names the other: what an agent that starts later would find.
     pub(crate) halves: [(usize, H); 2],
+    /// The client's process has let go of it: nothing moves any more, and nobody can find the socket.
+    pub(crate) orphan: bool,
 }
 pub(crate) fn seed(edge: EdgeView) -> Seed {
     Seed {

@@ -11,9 +11,10 @@ impl Simulation {
     /// An agent sends what changed.
     fn send(&mut self, node: usize) {
         let agent = &mut self.agents[node];
-        if agent.away_until.is_some() || self.operator_down.is_some() {
+        if agent.away_until.is_some() || agent.cut_until.is_some() || self.operator_down.is_some() {
             return;
         }
+        self.world.lost.insert(NODES[node].to_owned(), agent.lost);
         let now = self.world.now;
         let mut halves = Vec::new();
         for index in 0..agent.halves.len() {
@@ -43,7 +44,11 @@ impl Simulation {
         if self.agents[node].away_until.is_some() {
             return;
         }
-        let back = self.world.now + self.random.between(500, 6_000);
+        let mut back = self.world.now + self.random.between(500, 6_000);
+        if self.faults.blindness && self.random.below(4) == 0 {
+            // Started over and over again.
+            back += 70_000;
+        }
         let epoch = self.agents[node].epoch + 1_000_000;
         self.agents[node] = Agent {
             epoch,
@@ -75,16 +80,30 @@ impl Simulation {
         self.world.restart_operator(seeds);
         self.settled = false;
         for (node, name) in NODES.iter().enumerate() {
-            let agent = &mut self.agents[node];
-            if agent.away_until.is_some() {
-                continue;
+            if self.agents[node].away_until.is_none() {
+                self.send_all(node, name);
             }
-            agent.dirty.fill(true);
-            agent.sockets.iter_mut().for_each(|socket| socket.changed = true);
-            let epoch = agent.epoch;
-            self.world.hello(name, epoch);
-            self.send(node);
-            self.world.complete(name);
+        }
+    }
+
+    /// A new stream begins with everything the agent has.
+    fn send_all(&mut self, node: usize, name: &str) {
+        let agent = &mut self.agents[node];
+        agent.cut_until = None;
+        agent.dirty.fill(true);
+        agent.sockets.iter_mut().for_each(|socket| socket.changed = true);
+        let epoch = agent.epoch;
+        self.world.hello(name, epoch);
+        self.send(node);
+        self.world.complete(name);
+    }
+
+    /// A stream breaks; the agent goes on.
+    fn cut(&mut self, node: usize) {
+        if self.agents[node].away_until.is_none() && self.operator_down.is_none() {
+            let back = self.world.now + self.random.between(500, 60_000);
+            self.agents[node].cut_until = Some(back);
+            self.world.graph.agent_gone(NODES[node], self.world.time());
         }
     }
 
@@ -95,9 +114,12 @@ impl Simulation {
         }
         self.agents[node].away_until = None;
         self.world.hello(NODES[node], self.agents[node].epoch);
-        for live in &self.live {
-            for (place, wanted) in &live.halves {
-                if *place == node {
+        let blindness = self.faults.blindness;
+        for live in &mut self.live {
+            for (side, (place, wanted)) in live.halves.iter().enumerate() {
+                if *place == node && blindness && self.random.below(4) == 0 {
+                    live.orphan |= side == 0;
+                } else if *place == node {
                     let agent = &mut self.agents[node];
                     let half = agent.half(wanted);
                     agent.count(half, now, |counters| {
@@ -131,6 +153,10 @@ impl Simulation {
                 let node = self.random.below(3);
                 self.restart(node);
             }
+            if self.faults.blindness && self.random.below(150) == 0 {
+                let node = self.random.below(3);
+                self.cut(node);
+            }
         }
         if self
             .members
@@ -151,9 +177,12 @@ impl Simulation {
             self.restart_operator();
         }
         self.operator_comes_back();
-        for node in 0..3 {
+        for (node, name) in NODES.iter().enumerate() {
             if self.agents[node].away_until.is_some_and(|back| back <= now) {
                 self.come_back(node);
+            }
+            if self.agents[node].cut_until.is_some_and(|back| back <= now) && self.operator_down.is_none() {
+                self.send_all(node, name);
             }
             let offset = i64::try_from(node).unwrap() * 300;
             if now % 1_000 == offset {

@@ -25,8 +25,8 @@ pub(crate) struct World {
     ids: HashMap<(String, u64, Subject, u8, IpAddr, u16), u32>,
     defined: HashSet<(String, u32)>,
     epochs: HashMap<String, u64>,
-    /// What every agent says it lost.
-    pub(crate) lost: u64,
+    /// What each agent says it lost.
+    pub(crate) lost: HashMap<String, u64>,
     /// What the watches would list now.
     pods: BTreeMap<String, Pod>,
     services: BTreeMap<String, Service>,
@@ -49,7 +49,7 @@ impl World {
             ids: HashMap::new(),
             defined: HashSet::new(),
             epochs: HashMap::new(),
-            lost: 0,
+            lost: HashMap::new(),
             pods: BTreeMap::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
@@ -128,13 +128,16 @@ impl World {
             _ => &[],
         };
         self.graph.hello(node, epoch, addresses, self.time());
-        self.epochs.insert(node.to_owned(), epoch);
+        if self.epochs.insert(node.to_owned(), epoch) != Some(epoch) {
+            self.lost.remove(node);
+        }
         self.defined.retain(|(other, _)| other != node);
     }
 
     pub(crate) fn complete(&mut self, node: &str) {
         let report = Report {
             complete: true,
+            lost: self.lost.get(node).copied().unwrap_or_default(),
             ..Report::default()
         };
         self.graph
@@ -147,7 +150,21 @@ impl World {
         let until = self.now + milliseconds;
         while self.now < until {
             self.now = (self.now + 500).min(until);
+            if self.now % 1_000 < 500 {
+                self.heartbeat();
+            }
             self.graph.tick(self.time());
+        }
+    }
+
+    /// Agents speak every second even when there is nothing to say; the ones without a stream are not heard.
+    fn heartbeat(&mut self) {
+        for (node, epoch) in &self.epochs {
+            let silence = Report {
+                lost: self.lost.get(node).copied().unwrap_or_default(),
+                ..Report::default()
+            };
+            let _ = self.graph.report(node, *epoch, silence, self.time());
         }
     }
 
@@ -200,7 +217,7 @@ impl World {
     /// What an agent would send about these half-edges.
     pub(crate) fn build(&mut self, node: &str, halves: &[H]) -> Report {
         let mut report = Report {
-            lost: self.lost,
+            lost: self.lost.get(node).copied().unwrap_or_default(),
             ..Report::default()
         };
         for half in halves {

@@ -35,15 +35,15 @@ fn edges_and_their_totals_equal_the_truth() {
 fn restarting_agents_lose_counts_but_never_invent_or_lose_an_edge() {
     restarts(Faults {
         agents: true,
-        operator: false,
+        ..Faults::default()
     });
 }
 
 #[test]
 fn a_restarting_operator_neither_invents_nor_loses_an_edge() {
     restarts(Faults {
-        agents: false,
         operator: true,
+        ..Faults::default()
     });
 }
 
@@ -52,7 +52,35 @@ fn everything_may_restart() {
     restarts(Faults {
         agents: true,
         operator: true,
+        ..Faults::default()
     });
+}
+
+#[test]
+fn whatever_agents_miss_becomes_no_edge_of_another_name() {
+    let (mut seen, mut known) = (0, 0);
+    for seed in 1..=3 * seeds() {
+        for (masquerade, operator) in [(true, false), (true, true), (false, true)] {
+            let faults = Faults {
+                agents: true,
+                operator,
+                blindness: true,
+            };
+            let (edges, truth, stats) = Simulation::new(seed, masquerade, faults).run();
+            let invented: Vec<_> = edges
+                .iter()
+                .filter(|(name, _)| !truth.contains_key(*name))
+                .collect();
+            assert!(
+                invented.is_empty(),
+                "seed {seed}, masquerade {masquerade}, operator {operator}: {invented:?}; {stats}"
+            );
+            seen += edges.len();
+            known += truth.len();
+        }
+    }
+    // Nobody can name what only blind agents could have seen; most of it others saw as well.
+    assert!(seen * 10 > known * 9, "{seen} of {known}");
 }
 
 fn restarts(faults: Faults) {

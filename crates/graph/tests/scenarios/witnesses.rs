@@ -222,9 +222,23 @@ fn a_node_without_agent_is_not_waited_for() {
         },
         world.time(),
     );
+    let from = || server("redis-0").from("10.250.0.3", 6380);
+    // Its agent may be one that is started over and over again.
+    world.pass(120_000);
+    world.report("n2", [from().with([conn(1)])]);
     world.pass(60_000);
-    world.report("n2", [server("redis-0").from("10.250.0.3", 6380).with([conn(1)])]);
+    world.expect(&[]);
+    assert_eq!(world.closed(Closed::PeerUnwatched), 1);
+    world.pass(420_000);
+    world.report("n2", [from().with([conn(2)]).opened(2)]);
     world.expect(&["Address/10.250.0.3 -> StatefulSet/redis:6380"]);
+    assert_eq!(
+        world
+            .edge("Address/10.250.0.3 -> StatefulSet/redis:6380")
+            .totals
+            .opened,
+        1
+    );
 }
 
 #[test]

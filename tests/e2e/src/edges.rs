@@ -1,5 +1,7 @@
 //! ServiceDependency objects as a user reads them: the edge and its figures.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
@@ -128,6 +130,21 @@ pub fn touching(kubectl: &Kubectl, namespace: &str) -> Result<Vec<Dependency>> {
     let mut found = all(kubectl)?;
     found.retain(|one| one.edge.touches(&[namespace]));
     Ok(found)
+}
+
+/// The edges of the whole cluster that have a bare address at an end.
+///
+/// # Errors
+/// As [`all`].
+pub fn with_a_bare_address(kubectl: &Kubectl) -> Result<BTreeSet<Edge>> {
+    let edges = all(kubectl)?.into_iter().map(|one| one.edge);
+    Ok(edges
+        .filter(|edge| {
+            [&edge.client, &edge.server]
+                .iter()
+                .any(|end| end.kind == "Address")
+        })
+        .collect())
 }
 
 /// The one object for an edge.

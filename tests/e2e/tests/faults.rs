@@ -1,8 +1,9 @@
 //! Parts of the cluster and of Leyline are killed with SIGKILL and come back, under traffic. Afterwards the same objects
-//! are there, with the same `firstSeen`, and no total has ever gone back.
+//! are there, with the same `firstSeen`, no total has ever gone back, and what somebody missed meanwhile has not become
+//! an edge of a bare address.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,10 +16,16 @@ use leyline_e2e::{faults, leyline, traffic, wait};
 use serde_json::json;
 
 const PORT: u16 = 9000;
+const SERVER_NODE: &str = "node-b";
 const CLIENTS: [(&str, &str); 2] = [("client-a", "node-a"), ("client-b", "node-b")];
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A restarted container, a new lease, the agents' full reports, and the slowest lane.
 const CAUGHT_UP: Duration = Duration::from_secs(120);
+/// A connection without its other half gets a name after 10 s, or after 20 s when an agent has to speak first.
+const NAMED: Duration = Duration::from_secs(25);
+
+/// Longer than an open connection of a silent node counts as open.
+const AWAY: Duration = Duration::from_secs(65);
 
 /// What must never change, as first seen.
 struct Memory {
@@ -88,11 +95,15 @@ fn survives(name: &str, exact: bool, fault: impl FnOnce(&Kubectl) -> Result<()>)
     Stage::run(name, |stage| {
         let ns = stage.namespace.as_str();
         let selector = json!({ "app": "answer" });
+        // The server sees the other node's client with that node's address.
         stage.apply(&[
-            server("answer", PORT).deployment(ns, 1, &selector),
+            server("answer", PORT)
+                .on(SERVER_NODE)
+                .deployment(ns, 1, &selector),
             service(ns, "answer", &selector, 80, PORT),
         ])?;
         stage.ready(&["answer"])?;
+        let bare = edges::with_a_bare_address(&stage.kubectl)?;
         let edge = |client: &str| {
             edges::tcp(
                 End::new(ns, "Job", client),
@@ -145,7 +156,15 @@ fn survives(name: &str, exact: bool, fault: impl FnOnce(&Kubectl) -> Result<()>)
                 Ok(())
             })?;
         }
-        edges::exactly(&stage.kubectl, ns, &memory.expected).map(drop)
+        wait::throughout("exactly the expected edges", NAMED, || {
+            edges::exactly(&stage.kubectl, ns, &memory.expected)?;
+            let more: BTreeSet<Edge> = edges::with_a_bare_address(&stage.kubectl)?
+                .difference(&bare)
+                .cloned()
+                .collect();
+            ensure!(more.is_empty(), "new edges with a bare address: {more:?}");
+            Ok(())
+        })
     })
 }
 
@@ -213,6 +232,39 @@ fn edges_survive_both_operators_killed() -> Result<()> {
 #[ignore = "needs the two-node cluster"]
 fn edges_survive_all_agents_killed() -> Result<()> {
     survives("kill-agent", false, |kubectl| kill(kubectl, leyline::AGENT))
+}
+
+/// As when an agent is started over and over again, with ever longer pauses; the other agent is replaced by a new pod
+/// at the beginning and at the end.
+#[test]
+#[ignore = "needs the two-node cluster"]
+fn edges_survive_a_node_whose_agent_stays_away_for_long() -> Result<()> {
+    survives("agent-away", false, |kubectl| {
+        let select = |node: &str| {
+            let patch = format!(
+                r#"{{"spec":{{"template":{{"spec":{{"nodeSelector":{{"kubernetes.io/hostname":{node}}}}}}}}}}}"#
+            );
+            let daemon_set = format!("daemonset/{}", leyline::AGENT);
+            kubectl.run(&[
+                "patch",
+                &daemon_set,
+                "--namespace",
+                leyline::NAMESPACE,
+                "--patch",
+                &patch,
+            ])
+        };
+        select(&format!(r#""{SERVER_NODE}""#))?;
+        let alone = || {
+            let there = leyline::pods(kubectl, leyline::AGENT)?.len();
+            ensure!(there == 1, "{there} agents");
+            Ok(())
+        };
+        let away = wait::until("one agent is gone", PATIENCE, alone)
+            .and_then(|()| wait::throughout("one agent stays away", AWAY, alone));
+        select("null")?;
+        away
+    })
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::node::{NODE_A, SERVICE_NETWORK};
+use super::node::{NODE_A, SERVICE_NETWORK, SERVICE_NETWORK_6};
 use super::pki;
 use super::process::Component;
 use super::state::State;
@@ -38,7 +38,7 @@ pub(crate) fn api_server(state: &State) -> Result<Component> {
         "--bind-address=0.0.0.0".to_owned(),
         "--secure-port=6443".to_owned(),
         format!("--etcd-servers={ETCD}"),
-        format!("--service-cluster-ip-range={SERVICE_NETWORK}"),
+        format!("--service-cluster-ip-range={SERVICE_NETWORK},{SERVICE_NETWORK_6}"),
         "--allow-privileged=true".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--enable-admission-plugins=NodeRestriction".to_owned(),

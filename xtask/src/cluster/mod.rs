@@ -248,7 +248,8 @@ fn nodes_ready(state: &State) -> Result<()> {
 
 /// The controller manager hands out no networks here (their order would be chance), so each node's is written down.
 fn set_pod_network(state: &State, node: &Node) -> Result<()> {
-    let patch = serde_json::json!({ "spec": { "podCIDR": node.pods, "podCIDRs": [node.pods] } }).to_string();
+    let patch = serde_json::json!({ "spec": { "podCIDR": node.pods, "podCIDRs": [node.pods, node.pods_6] } })
+        .to_string();
     output(addons::kubectl(state)?.args(["patch", "node", node.name, "-p", &patch]))
         .with_context(|| format!("write the pod network of {}", node.name))
         .map(drop)

@@ -8,10 +8,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MntFlags, umount2};
 
-use super::node::{BRIDGE, NODE_A, NODE_B, NODES, Node, POD_NETWORK};
+use super::node::{
+    BRIDGE, NODE_A, NODE_B, NODES, Node, POD_NETWORK, POD_NETWORK_6, SERVICE_NETWORK, SERVICE_NETWORK_6,
+};
 use super::state::State;
 use crate::step::{output, output_with_input, say};
 
@@ -19,15 +21,21 @@ use crate::step::{output, output_with_input, say};
 const LINK: &str = "leyline-a";
 const NETNS: &str = "leyline-b";
 const NODE_NETWORK: &str = "10.250.0.0/24";
+const NODE_NETWORK_6: &str = "fd6c:6579:250::/64";
 const TABLE: &str = "leyline-cluster";
-/// Tables that kube-proxy makes.
-const PROXY_TABLES: [&str; 2] = ["ip", "ip6"];
+/// Families of nftables tables: ours, and those that kube-proxy makes.
+const FAMILIES: [&str; 2] = ["ip", "ip6"];
 
-/// Settings of the machine that the cluster needs: (path below /proc/sys, least value).
-const NEEDED: &[(&str, i64)] = &[
+/// What lets a network namespace pass packets on.
+const FORWARDING: [(&str, i64); 4] = [
     ("net/ipv4/ip_forward", 1),
+    ("net/ipv6/conf/all/forwarding", 1),
     // Replies between two pods of one node must pass the Service's address translation.
     ("net/bridge/bridge-nf-call-iptables", 1),
+    ("net/bridge/bridge-nf-call-ip6tables", 1),
+];
+/// Settings of the machine that the cluster needs beside these: (path below /proc/sys, least value).
+const NEEDED: &[(&str, i64)] = &[
     ("fs/inotify/max_user_instances", 1024),
     ("fs/inotify/max_user_watches", 65_536),
 ];
@@ -40,6 +48,8 @@ const CHANGED_BY_KUBELET: &[&str] = &[
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 ];
+/// 1 where new interfaces get no IPv6.
+const NO_IPV6: &str = "net/ipv6/conf/default/disable_ipv6";
 /// Where the old values are kept.
 const SAVED: &str = "sysctls.json";
 
@@ -60,24 +70,32 @@ pub(crate) fn create(state: &State) -> Result<()> {
     ip(&[
         "link", "add", LINK, "type", "veth", "peer", "name", "eth0", "netns", NETNS,
     ])?;
-    ip(&["address", "add", &format!("{}/24", NODE_A.address), "dev", LINK])?;
     ip(&["link", "set", LINK, "up"])?;
     ip(&["-n", NETNS, "link", "set", "lo", "up"])?;
-    ip(&[
-        "-n",
-        NETNS,
+    ip(&["-n", NETNS, "link", "set", "eth0", "up"])?;
+    let here = |args: &[&str]| ip(args);
+    let there = |args: &[&str]| ip(&[&["-n", NETNS], args].concat());
+    here(&["address", "add", &format!("{}/24", NODE_A.address), "dev", LINK])?;
+    there(&["address", "add", &format!("{}/24", NODE_B.address), "dev", "eth0"])?;
+    // Nobody else can have these addresses: no second of waiting until they may be used.
+    let unique = |address: &str| format!("{address}/64");
+    here(&["address", "add", &unique(NODE_A.address_6), "dev", LINK, "nodad"])?;
+    there(&[
         "address",
         "add",
-        &format!("{}/24", NODE_B.address),
+        &unique(NODE_B.address_6),
         "dev",
         "eth0",
+        "nodad",
     ])?;
-    ip(&["-n", NETNS, "link", "set", "eth0", "up"])?;
-    ip(&["-n", NETNS, "route", "add", "default", "via", NODE_A.address])?;
-    ip(&["-n", NETNS, "route", "add", NODE_A.pods, "via", NODE_A.address])?;
-    ip(&["route", "add", NODE_B.pods, "via", NODE_B.address])?;
-    for setting in ["net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"] {
-        let script = format!("echo 1 > /proc/sys/{setting}");
+    for (way, to_pods) in [(NODE_A.address, NODE_A.pods), (NODE_A.address_6, NODE_A.pods_6)] {
+        there(&["route", "add", "default", "via", way])?;
+        there(&["route", "add", to_pods, "via", way])?;
+    }
+    here(&["route", "add", NODE_B.pods, "via", NODE_B.address])?;
+    here(&["route", "add", NODE_B.pods_6, "via", NODE_B.address_6])?;
+    for (setting, value) in FORWARDING {
+        let script = format!("echo {value} > /proc/sys/{setting}");
         output(&mut in_namespace(NODE_B.netns, &["sh", "-c", &script]))
             .with_context(|| format!("set {setting} in the namespace of node-b"))?;
     }
@@ -96,25 +114,61 @@ pub(crate) fn masquerade(mode: Masquerade) -> Result<()> {
     Ok(())
 }
 
-/// The table of one node; naming it first makes the deletion valid also when it is not there.
+/// The tables of one node; naming one first makes its deletion valid also when it is not there.
 fn rules(node: &Node, mode: Masquerade) -> String {
-    let inside = match mode {
-        Masquerade::On => node.pods,
-        Masquerade::Off => POD_NETWORK,
+    let four = Networks {
+        family: "ip",
+        own: node.pods,
+        pods: POD_NETWORK,
+        nodes: NODE_NETWORK,
+        node_b: NODE_B.address,
+        multicast: "224.0.0.0/4",
     };
-    let own = node.pods;
+    let six = Networks {
+        family: "ip6",
+        own: node.pods_6,
+        pods: POD_NETWORK_6,
+        nodes: NODE_NETWORK_6,
+        node_b: NODE_B.address_6,
+        multicast: "ff00::/8",
+    };
+    table(&four, node, mode) + &table(&six, node, mode)
+}
+
+/// The cluster's addresses of one family, as one node sees them.
+struct Networks {
+    family: &'static str,
+    own: &'static str,
+    pods: &'static str,
+    nodes: &'static str,
+    node_b: &'static str,
+    multicast: &'static str,
+}
+
+fn table(networks: &Networks, node: &Node, mode: Masquerade) -> String {
+    let Networks {
+        family,
+        own,
+        pods,
+        nodes,
+        node_b,
+        multicast,
+    } = networks;
+    let inside = match mode {
+        Masquerade::On => own,
+        Masquerade::Off => pods,
+    };
     let mut lines = vec![format!(
-        "ip saddr {own} ip daddr != {inside} ip daddr != 224.0.0.0/4 masquerade"
+        "{family} saddr {own} {family} daddr != {inside} {family} daddr != {multicast} masquerade"
     )];
     if node.netns.is_none() {
         // The way out of the machine for the other node; it must not hide node-b from pods and nodes of the cluster.
         lines.push(format!(
-            "ip saddr {} ip daddr != {{ {NODE_NETWORK}, {POD_NETWORK} }} masquerade",
-            NODE_B.address
+            "{family} saddr {node_b} {family} daddr != {{ {nodes}, {pods} }} masquerade"
         ));
     }
     format!(
-        "table ip {TABLE} {{}}\ndelete table ip {TABLE}\ntable ip {TABLE} {{\n  chain postrouting {{\n    \
+        "table {family} {TABLE} {{}}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{\n  chain postrouting {{\n    \
          type nat hook postrouting priority srcnat; policy accept;\n    {}\n  }}\n}}\n",
         lines.join("\n    ")
     )
@@ -129,17 +183,21 @@ pub(crate) fn remove(state: &State) {
     ip_quietly(&["link", "delete", LINK]);
     ip_quietly(&["netns", "delete", NETNS]);
     remove_empty_namespace_folder();
-    for family in PROXY_TABLES {
-        quietly(Command::new("nft").args(["delete", "table", family, "kube-proxy"]));
+    for family in FAMILIES {
+        for table in ["kube-proxy", TABLE] {
+            quietly(Command::new("nft").args(["delete", "table", family, table]));
+        }
     }
-    quietly(Command::new("nft").args(["delete", "table", "ip", TABLE]));
     // Translations of a cluster that is gone would catch the first packets of the next one.
-    for selector in [
-        ["--src", POD_NETWORK],
-        ["--dst", super::node::SERVICE_NETWORK],
-        ["--src", NODE_NETWORK],
+    for (family, selector, network) in [
+        ("ipv4", "--src", POD_NETWORK),
+        ("ipv4", "--dst", SERVICE_NETWORK),
+        ("ipv4", "--src", NODE_NETWORK),
+        ("ipv6", "--src", POD_NETWORK_6),
+        ("ipv6", "--dst", SERVICE_NETWORK_6),
+        ("ipv6", "--src", NODE_NETWORK_6),
     ] {
-        quietly(Command::new("conntrack").arg("-D").args(selector));
+        quietly(Command::new("conntrack").args(["-D", "--family", family, selector, network]));
     }
     restore(state);
 }
@@ -186,11 +244,16 @@ pub(crate) fn leftovers() -> Vec<String> {
 }
 
 fn save_and_set(state: &State) -> Result<()> {
+    ensure!(
+        Path::new("/proc/sys/net/ipv6").is_dir(),
+        "this kernel runs without IPv6, which the cluster uses beside IPv4: start it without ipv6.disable"
+    );
+    let advertised = interfaces_with_advertised_routes();
     let mut old = BTreeMap::new();
-    let paths = NEEDED
-        .iter()
-        .map(|(path, _)| *path)
-        .chain(CHANGED_BY_KUBELET.iter().copied());
+    let paths = (FORWARDING.iter().chain(NEEDED).map(|(path, _)| *path))
+        .chain(CHANGED_BY_KUBELET.iter().copied())
+        .chain([NO_IPV6])
+        .chain(advertised.iter().map(String::as_str));
     for path in paths {
         if let Ok(value) = fs::read_to_string(Path::new("/proc/sys").join(path)) {
             old.insert(path.to_owned(), value.trim().to_owned());
@@ -200,7 +263,13 @@ fn save_and_set(state: &State) -> Result<()> {
         SAVED,
         &serde_json::to_string_pretty(&old).context("encode the kernel settings")?,
     )?;
-    for (path, least) in NEEDED {
+    if old.get(NO_IPV6).is_some_and(|value| value != "0") {
+        set(NO_IPV6, "0")?;
+    }
+    for path in &advertised {
+        set(path, "2")?;
+    }
+    for (path, least) in FORWARDING.iter().chain(NEEDED) {
         let now = old.get(*path).and_then(|value| value.parse::<i64>().ok());
         match now {
             Some(value) if value >= *least => {}
@@ -213,13 +282,33 @@ fn save_and_set(state: &State) -> Result<()> {
     Ok(())
 }
 
+/// A machine that forwards IPv6 forgets the routes its router advertised, except on interfaces whose setting is 2.
+fn interfaces_with_advertised_routes() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/proc/sys/net/ipv6/conf") else {
+        return Vec::new();
+    };
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| !["all", "default", "lo"].contains(&name.as_str()))
+        .map(|name| format!("net/ipv6/conf/{name}/accept_ra"))
+        .filter(|path| {
+            fs::read_to_string(Path::new("/proc/sys").join(path)).is_ok_and(|value| value.trim() == "1")
+        })
+        .collect()
+}
+
 fn restore(state: &State) {
     let Ok(text) = fs::read_to_string(state.path(SAVED)) else {
         return;
     };
     let old: BTreeMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
     for (path, value) in old {
-        let now = fs::read_to_string(Path::new("/proc/sys").join(&path)).unwrap_or_default();
+        // An interface may have gone meanwhile.
+        let Ok(now) = fs::read_to_string(Path::new("/proc/sys").join(&path)) else {
+            continue;
+        };
         if now.trim() != value
             && let Err(error) = set(&path, &value)
         {
@@ -270,13 +359,25 @@ mod tests {
     }
 
     #[test]
+    fn both_families_have_the_same_rules() {
+        let rules = rules(&NODE_B, Masquerade::On);
+        assert!(rules.contains("ip6 saddr fd6c:6579:244:1::/64 ip6 daddr != fd6c:6579:244:1::/64"));
+    }
+
+    #[test]
     fn without_masquerading_all_pods_see_each_other() {
         assert!(rules(&NODE_B, Masquerade::Off).contains("ip saddr 10.244.1.0/24 ip daddr != 10.244.0.0/16"));
     }
 
     #[test]
     fn only_the_first_node_is_the_way_out() {
-        assert_eq!(rules(&NODE_A, Masquerade::On).matches("masquerade").count(), 2);
-        assert_eq!(rules(&NODE_B, Masquerade::On).matches("masquerade").count(), 1);
+        for (node, rules_per_family) in [(&NODE_A, 2), (&NODE_B, 1)] {
+            let rules = rules(node, Masquerade::On);
+            assert_eq!(
+                rules.matches("masquerade").count(),
+                2 * rules_per_family,
+                "{rules}"
+            );
+        }
     }
 }

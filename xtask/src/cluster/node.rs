@@ -16,8 +16,12 @@ use crate::setup::go_tools;
 
 /// Addresses of all pods; each node has a /24 of it.
 pub(crate) const POD_NETWORK: &str = "10.244.0.0/16";
+/// The same for IPv6, with a /64 for each node.
+pub(crate) const POD_NETWORK_6: &str = "fd6c:6579:244::/48";
 /// Addresses of Services.
 pub(crate) const SERVICE_NETWORK: &str = "10.96.0.0/16";
+/// The same for IPv6: Services have such an address only when they ask for it.
+pub(crate) const SERVICE_NETWORK_6: &str = "fd6c:6579:96::/112";
 /// The Service of the cluster's DNS server.
 pub(crate) const DNS_ADDRESS: &str = "10.96.0.10";
 /// The process that holds a pod's namespaces.
@@ -33,7 +37,9 @@ pub(crate) struct Node {
     pub(crate) name: &'static str,
     pub(crate) zone: &'static str,
     pub(crate) address: &'static str,
+    pub(crate) address_6: &'static str,
     pub(crate) pods: &'static str,
+    pub(crate) pods_6: &'static str,
     /// None: the machine's own.
     pub(crate) netns: Option<&'static str>,
     pub(crate) cgroup_root: &'static str,
@@ -46,7 +52,9 @@ pub(crate) const NODE_A: Node = Node {
     name: "node-a",
     zone: "zone-a",
     address: "10.250.0.1",
+    address_6: "fd6c:6579:250::1",
     pods: "10.244.0.0/24",
+    pods_6: "fd6c:6579:244::/64",
     netns: None,
     cgroup_root: "/",
 };
@@ -55,7 +63,9 @@ pub(crate) const NODE_B: Node = Node {
     name: "node-b",
     zone: "zone-b",
     address: "10.250.0.2",
+    address_6: "fd6c:6579:250::2",
     pods: "10.244.1.0/24",
+    pods_6: "fd6c:6579:244:1::/64",
     netns: Some("leyline-b"),
     cgroup_root: "/node-b",
 };
@@ -105,7 +115,7 @@ impl Node {
             ),
             format!("--root-dir={}", self.text(state, "kubelet")),
             format!("--hostname-override={}", self.name),
-            format!("--node-ip={}", self.address),
+            format!("--node-ip={},{}", self.address, self.address_6),
             format!(
                 "--node-labels=topology.kubernetes.io/zone={},topology.kubernetes.io/region=leyline",
                 self.zone
@@ -180,7 +190,7 @@ path = "{opt}"
                 "ipMasq": false,
                 "ipam": {
                     "type": "host-local",
-                    "ranges": [[{ "subnet": self.pods }]],
+                    "ranges": [[{ "subnet": self.pods }], [{ "subnet": self.pods_6 }]],
                     "dataDir": self.text(state, "ipam"),
                 },
             }],
@@ -237,7 +247,7 @@ path = "{opt}"
             "kind": "KubeProxyConfiguration",
             "mode": "nftables",
             "hostnameOverride": self.name,
-            "clusterCIDR": POD_NETWORK,
+            "clusterCIDR": format!("{POD_NETWORK},{POD_NETWORK_6}"),
             "bindAddress": "0.0.0.0",
             "healthzBindAddress": "127.0.0.1:10256",
             "metricsBindAddress": "127.0.0.1:10249",
@@ -289,6 +299,10 @@ mod tests {
         assert_eq!(
             config["plugins"][0]["ipam"]["ranges"][0][0]["subnet"],
             "10.244.1.0/24"
+        );
+        assert_eq!(
+            config["plugins"][0]["ipam"]["ranges"][1][0]["subnet"],
+            "fd6c:6579:244:1::/64"
         );
         assert_eq!(config["plugins"][0]["ipMasq"], false);
     }

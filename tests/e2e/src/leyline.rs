@@ -23,6 +23,9 @@ const ROLLOUT: Duration = Duration::from_secs(120);
 /// Causes that are no loss: sockets of the other node on the same kernel, and sampling, which edges say themselves.
 const NO_LOSS: [&str; 2] = ["foreign_network", "connections_sampled"];
 
+/// Causes that count connections which an edge does not have.
+pub const CONNECTION_LOSSES: [&str; 3] = ["half_edges_full", "socket_storage", "state_changes"];
+
 /// How metrics end.
 const METRICS_END: &[u8] = b"# EOF\n";
 const MOST_METRICS: usize = 4 << 20;

@@ -11,7 +11,7 @@ use leyline_e2e::manifest::{server, service, work};
 use leyline_e2e::score::End;
 use leyline_e2e::stage::Stage;
 use leyline_e2e::{edges, faults, traffic, wait};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PORT: u16 = 9000;
 const SOON: Duration = Duration::from_secs(30);
@@ -25,44 +25,63 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[test]
 #[ignore = "needs the two-node cluster"]
 fn two_deployments_behind_one_service_have_an_edge_and_a_count_each() -> Result<()> {
-    two_deployments("two-deployments")
+    two_deployments("two-deployments", "IPv4")
+}
+
+#[test]
+#[ignore = "needs the two-node cluster"]
+fn the_same_over_ipv6() -> Result<()> {
+    two_deployments("two-deployments-six", "IPv6")
 }
 
 /// As on clusters whose pods see each other's own addresses.
 #[test]
 #[ignore = "needs the two-node cluster"]
 fn the_same_without_masquerading_between_the_nodes() -> Result<()> {
-    let _plain = Masquerade::off()?;
-    two_deployments("two-deployments-plain")
+    let _plain = Switched::to(&["masquerade", "off"], &["masquerade", "on"])?;
+    two_deployments("two-deployments-plain", "IPv4")
 }
 
-/// Switched on again when the value is dropped.
-struct Masquerade;
+/// A cluster that works in another way, until the value is dropped.
+struct Switched {
+    back: &'static [&'static str],
+}
 
-impl Masquerade {
-    fn off() -> Result<Self> {
-        faults::xtask(&["cluster", "masquerade", "off"])?;
-        Ok(Self)
+impl Switched {
+    fn to(there: &[&str], back: &'static [&'static str]) -> Result<Self> {
+        // Made first: half of a switch is undone as well.
+        let switched = Self { back };
+        faults::xtask(&[&["cluster"], there].concat())?;
+        Ok(switched)
     }
 }
 
-impl Drop for Masquerade {
+impl Drop for Switched {
     fn drop(&mut self) {
-        if let Err(error) = faults::xtask(&["cluster", "masquerade", "on"]) {
-            eprintln!("masquerading between the nodes stays off: {error:#}");
+        if let Err(error) = faults::xtask(&[&["cluster"], self.back].concat()) {
+            eprintln!("`cluster {}` failed: {error:#}", self.back.join(" "));
         }
     }
 }
 
+/// A Service with an address of this family only.
+fn in_family(mut service: Value, family: &str) -> Value {
+    if let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.insert("ipFamilies".to_owned(), json!([family]));
+        spec.insert("ipFamilyPolicy".to_owned(), json!("SingleStack"));
+    }
+    service
+}
+
 /// Clients on both nodes call a Service over two Deployments, one on each node.
-fn two_deployments(name: &str) -> Result<()> {
+fn two_deployments(name: &str, family: &str) -> Result<()> {
     Stage::run(name, |stage| {
         let ns = stage.namespace.as_str();
         let both = json!({ "part": "api" });
         stage.apply(&[
             server("blue", PORT).on("node-a").deployment(ns, 1, &both),
             server("green", PORT).on("node-b").deployment(ns, 1, &both),
-            service(ns, "api", &both, 80, PORT),
+            in_family(service(ns, "api", &both, 80, PORT), family),
         ])?;
         stage.ready(&["blue", "green"])?;
         let start = traffic::start_in(SERVICE_KNOWN);

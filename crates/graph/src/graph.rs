@@ -321,15 +321,8 @@ impl Graph {
     /// Counts and sizes.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut unresolved: HashMap<Unnamed, usize> = [
-            Unnamed::NoName,
-            Unnamed::NodeAddress,
-            Unnamed::Ambiguous,
-            Unnamed::NoEndpoints,
-        ]
-        .into_iter()
-        .map(|reason| (reason, 0))
-        .collect();
+        let mut unresolved: HashMap<Unnamed, usize> =
+            Unnamed::ALL.into_iter().map(|reason| (reason, 0)).collect();
         for edge in self.edges.all() {
             if let Some(end) = edge.unresolved {
                 *unresolved.entry(end.reason).or_default() += 1;

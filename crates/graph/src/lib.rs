@@ -10,6 +10,7 @@ mod address_book;
 mod agents;
 mod attribute;
 mod charge;
+mod closed_list;
 mod config;
 mod connections;
 mod counters;

@@ -1,73 +1,37 @@
 //! Counts for metrics: what was set aside and why, and how large every table is.
 
-/// Why counts or a record belong to no edge. A closed list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Closed {
-    /// The pod runs on another node than the one that reported it.
-    OtherNode,
-    /// Nobody knew the pod within the waiting time.
-    PodUnknown,
-    /// A health check by the node.
-    Probe,
-    /// Loopback or an address that names no host.
-    Loopback,
-    /// Both ends in one pod.
-    SamePod,
-    /// Between processes of nodes, or between one and the outside.
-    NodeProcess,
-    /// More than two halves with one witness, or two with the same role.
-    Ambiguous,
-    /// Neither end could say who called.
-    RoleUnknown,
-    /// The other end's agent need not have seen it (started later, away, sampling or losing events): nothing follows from
-    /// its silence.
-    PeerUnwatched,
-    /// A record was refused because the table of records was full.
-    RecordsFull,
-    /// A half-edge was refused because its node had too many.
-    HalfEdgesFull,
-    /// Too many half-edges were waiting for a name.
-    WaitingFull,
-    /// An edge was refused because there were too many.
-    EdgesFull,
-}
+use crate::closed_list::closed_list;
 
-impl Closed {
-    /// Every reason, in the order of [`Stats::closed`].
-    pub const ALL: [Self; 13] = [
-        Self::OtherNode,
-        Self::PodUnknown,
-        Self::Probe,
-        Self::Loopback,
-        Self::SamePod,
-        Self::NodeProcess,
-        Self::Ambiguous,
-        Self::RoleUnknown,
-        Self::PeerUnwatched,
-        Self::RecordsFull,
-        Self::HalfEdgesFull,
-        Self::WaitingFull,
-        Self::EdgesFull,
-    ];
-
-    /// The word metrics use.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::OtherNode => "OtherNode",
-            Self::PodUnknown => "PodUnknown",
-            Self::Probe => "Probe",
-            Self::Loopback => "Loopback",
-            Self::SamePod => "SamePod",
-            Self::NodeProcess => "NodeProcess",
-            Self::Ambiguous => "Ambiguous",
-            Self::RoleUnknown => "RoleUnknown",
-            Self::PeerUnwatched => "PeerUnwatched",
-            Self::RecordsFull => "RecordsFull",
-            Self::HalfEdgesFull => "HalfEdgesFull",
-            Self::WaitingFull => "WaitingFull",
-            Self::EdgesFull => "EdgesFull",
-        }
+closed_list! {
+    /// Why counts or a record belong to no edge. A closed list.
+    Closed {
+        /// The pod runs on another node than the one that reported it.
+        OtherNode,
+        /// Nobody knew the pod within the waiting time.
+        PodUnknown,
+        /// A health check by the node.
+        Probe,
+        /// Loopback or an address that names no host.
+        Loopback,
+        /// Both ends in one pod.
+        SamePod,
+        /// Between processes of nodes, or between one and the outside.
+        NodeProcess,
+        /// More than two halves with one witness, or two with the same role.
+        Ambiguous,
+        /// Neither end could say who called.
+        RoleUnknown,
+        /// The other end's agent need not have seen it (started later, away, sampling or losing events): nothing follows from
+        /// its silence.
+        PeerUnwatched,
+        /// A record was refused because the table of records was full.
+        RecordsFull,
+        /// A half-edge was refused because its node had too many.
+        HalfEdgesFull,
+        /// Too many half-edges were waiting for a name.
+        WaitingFull,
+        /// An edge was refused because there were too many.
+        EdgesFull,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the graph says about an edge: plain values, complete in themselves, for whoever writes objects or metrics.
 
+use crate::closed_list::closed_list;
 use crate::entity::{EdgeKey, Time};
 use crate::input::Counters;
 
@@ -23,17 +24,18 @@ pub enum End {
     Server,
 }
 
-/// Why an end has no better name. A closed list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Unnamed {
-    /// An address outside the cluster (or unknown to it) without a name.
-    NoName,
-    /// An address of a node, and the other half did not say which process or pod it was.
-    NodeAddress,
-    /// Several candidates and no proof.
-    Ambiguous,
-    /// A Service with nothing behind it.
-    NoEndpoints,
+closed_list! {
+    /// Why an end has no better name. A closed list.
+    Unnamed {
+        /// An address outside the cluster (or unknown to it) without a name.
+        NoName,
+        /// An address of a node, and the other half did not say which process or pod it was.
+        NodeAddress,
+        /// Several candidates and no proof.
+        Ambiguous,
+        /// A Service with nothing behind it.
+        NoEndpoints,
+    }
 }
 
 /// An end without a proper name.

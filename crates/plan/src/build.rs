@@ -171,7 +171,7 @@ fn conditions(said: &Said, transitions: [Time; 3], config: &Config) -> Vec<Condi
     all
 }
 
-/// The words before the colon are read back by `read`.
+/// The word before the colon is read back by `read`.
 fn resolution(unresolved: Option<Unresolved>) -> (ResolvedReason, String) {
     let Some(Unresolved { end, reason }) = unresolved else {
         return (
@@ -179,26 +179,54 @@ fn resolution(unresolved: Option<Unresolved>) -> (ResolvedReason, String) {
             "both ends are named by proof".to_owned(),
         );
     };
-    let end = match end {
+    let word = match end {
         End::Client => "client",
         End::Server => "server",
     };
-    let (reason, text) = match reason {
-        Unnamed::NoName => (ResolvedReason::NoName, "nothing is known about this address"),
-        Unnamed::NodeAddress => (
-            ResolvedReason::NodeAddress,
-            "a node's own address, and the other half of the connection is missing",
-        ),
-        Unnamed::Ambiguous => (
-            ResolvedReason::Ambiguous,
-            "several candidates and no proof which of them it is",
-        ),
-        Unnamed::NoEndpoints => (
-            ResolvedReason::NoEndpoints,
-            "a Service that has nothing behind it",
-        ),
-    };
-    (reason, format!("{end}: {text}"))
+    (
+        resolved_reason(reason),
+        format!("{word}: {}", advice(end, reason)),
+    )
+}
+
+fn resolved_reason(reason: Unnamed) -> ResolvedReason {
+    match reason {
+        Unnamed::NoName => ResolvedReason::NoName,
+        Unnamed::NodeAddress => ResolvedReason::NodeAddress,
+        Unnamed::Ambiguous => ResolvedReason::Ambiguous,
+        Unnamed::NoEndpoints => ResolvedReason::NoEndpoints,
+    }
+}
+
+/// What is known of an end without a name, and what to do next. `docs/resolution.md` says more.
+fn advice(end: End, reason: Unnamed) -> &'static str {
+    match (end, reason) {
+        (End::Client, Unnamed::NodeAddress) => {
+            "a node's address, and no socket on that node was seen: likely a client outside the cluster that came \
+             through a NodePort or load balancer (externalTrafficPolicy Local would keep its own address). Else check \
+             that a Leyline agent is ready there"
+        }
+        (End::Server, Unnamed::NodeAddress) => {
+            "a node's address, and nothing on that node was seen to answer. Check that a Leyline agent is ready there: \
+             only it can tell which process or hostNetwork pod has this port"
+        }
+        (End::Client, Unnamed::Ambiguous) => {
+            "more than one pod may have had this address at the time, and its own half was not seen. Check that a \
+             Leyline agent is ready on every node; such edges go idle by themselves"
+        }
+        (End::Server, Unnamed::Ambiguous) => {
+            "several workloads may have answered, and their half was not seen. Normal for failed attempts at a Service \
+             over several workloads; else check that a Leyline agent is ready on every node with a pod of it"
+        }
+        (_, Unnamed::NoEndpoints) => {
+            "this Service has nothing behind it. Compare its selector with the labels of your pods: kubectl describe \
+             service shows both selector and endpoints"
+        }
+        (_, Unnamed::NoName) => {
+            "nothing in the cluster has this address. Find out who does (spec has it); for an address of your own \
+             network ask its DNS or inventory. A name for it is not needed for the figures to be right"
+        }
+    }
 }
 
 /// The words before the colons are read back by `read`.

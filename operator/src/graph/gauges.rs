@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use leyline_graph::entity::Time;
-use leyline_graph::{Closed, Graph, Stats, Unnamed};
+use leyline_graph::{Closed, Graph, Stats};
 use leyline_plan::{Lane, Planner};
 
 use crate::metrics::Metrics;
@@ -49,7 +49,7 @@ impl Gauges {
         for (reason, count) in unresolved {
             self.metrics
                 .unresolved
-                .get_or_create(&word(reason).into())
+                .get_or_create(&reason.as_str().into())
                 .set(number(count));
         }
         let tables = [
@@ -94,15 +94,32 @@ impl Gauges {
     }
 }
 
-const fn word(reason: Unnamed) -> &'static str {
-    match reason {
-        Unnamed::NoName => "NoName",
-        Unnamed::NodeAddress => "NodeAddress",
-        Unnamed::Ambiguous => "Ambiguous",
-        Unnamed::NoEndpoints => "NoEndpoints",
-    }
-}
-
 fn number(size: usize) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use leyline_graph::{Config, Unnamed};
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_is_counted_from_the_start() {
+        let mut registry = Registry::default();
+        let mut gauges = Gauges::new(Metrics::new(&mut registry));
+        let planner = Planner::new(leyline_plan::Config::default(), Time(0));
+        gauges.set(&Graph::new(Config::default()), &planner, Time(0));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let unresolved =
+            Unnamed::ALL.map(|reason| format!("leyline_unresolved{{reason=\"{}\"}} 0", reason.as_str()));
+        let closed =
+            Closed::ALL.map(|reason| format!("leyline_set_aside_total{{reason=\"{}\"}} 0", reason.as_str()));
+        for line in unresolved.iter().chain(&closed) {
+            assert!(text.lines().any(|known| known == line), "no {line} in\n{text}");
+        }
+    }
 }

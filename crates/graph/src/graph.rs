@@ -12,7 +12,7 @@ use crate::input::{Controller, EndpointSlice, Node, Pod, Service, Subject};
 use crate::intern::Interner;
 use crate::inventory::{Inventory, Touched};
 use crate::peers::Peers;
-use crate::records::{Record, Records};
+use crate::records::{Record, Records, Verdict};
 use crate::resolve::Clock;
 use crate::slab::{Key, Slab};
 use crate::stats::{ClosedCounts, Stats};
@@ -229,10 +229,13 @@ impl Graph {
         // What is put back is due later than now, so this ends.
         while let Some(key) = due(&self.records.impatient) {
             self.records.impatient.pop_front();
-            if self.records.get(key).is_none() {
+            let Some(record) = self.records.get(key) else {
                 continue;
-            }
-            if self.clock.synced.is_none() || self.clock.settled.is_none() || self.peers(key) == Peers::Away {
+            };
+            // What has a name need not wait for its other half: an old connection may stay open for ever.
+            let waits = record.verdict == Verdict::Waiting;
+            let early = self.clock.synced.is_none() || self.clock.settled.is_none();
+            if early || (waits && self.peers(key) == Peers::Away) {
                 self.records
                     .impatient
                     .push_back((now.plus(self.config.patience), key));

@@ -1,10 +1,12 @@
 //! Which edge a single connection belongs to, from both its halves or from one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::attribute::Judged;
 use crate::edge::EdgeId;
 use crate::edges::EdgeRef;
+use crate::entity::Time;
 use crate::graph::Graph;
 use crate::half::{Half, Proven};
 use crate::input::{Role, Witness};
@@ -214,7 +216,11 @@ impl Graph {
         let same_node = self.halves.get(client_half).map(|half| half.agent)
             == self.halves.get(server_half).map(|half| half.agent);
         match (&client_pod, &server_pod) {
-            (Some(one), Some(other)) if one == other => return Pair::Nobody(Closed::SamePod),
+            (Some(one), Some(other))
+                if one == other && !self.is_hairpin(client_half, one, server_half, (local, port), opened) =>
+            {
+                return Pair::Nobody(Closed::SamePod);
+            }
             (None, Some(uid)) if same_node => {
                 if self
                     .inventory
@@ -246,6 +252,34 @@ impl Graph {
             },
             c.resolved.service,
         )
+    }
+
+    /// Whether a pod that answered itself did so for a Service it had called: like any other client of that Service it
+    /// depends on it. A proxy that caught the connection inside the pod is no endpoint of what was called.
+    fn is_hairpin(
+        &self,
+        client: Key<Half>,
+        pod: &str,
+        server: Key<Half>,
+        (address, port): (IpAddr, u16),
+        at: Time,
+    ) -> bool {
+        let (Some(client), Some(server)) = (self.halves.get(client), self.halves.get(server)) else {
+            return false;
+        };
+        let port = if server.role == Role::Server {
+            server.port
+        } else {
+            port
+        };
+        self.inventory
+            .service_addressed(client, at)
+            .and_then(|(service, number)| Some((service, number?)))
+            .is_some_and(|(service, number)| {
+                let memory = self.config.endpoint_memory;
+                self.inventory
+                    .is_endpoint(&service, &number, at, memory, pod, (address, port))
+            })
     }
 
     /// What one half of a connection says when the other is not there.

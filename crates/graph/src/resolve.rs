@@ -190,7 +190,7 @@ impl Resolver<'_> {
         node: &str,
         at: Time,
     ) -> Resolved {
-        if let Some((service, port)) = self.service_addressed(half, at) {
+        if let Some((service, port)) = self.inventory.service_addressed(half, at) {
             return self.service_mode(half, owner, &service, port.as_ref(), at);
         }
         match self.class(half, at) {
@@ -252,33 +252,6 @@ impl Resolver<'_> {
             reason,
         });
         Mode::ByRecord(Fallback::To(other(address, half.port, unresolved))).into()
-    }
-
-    /// The Service a client half-edge's address and port belong to; without a port when the Service has no such one.
-    pub(crate) fn service_addressed(
-        &self,
-        half: &Half,
-        at: Time,
-    ) -> Option<(Arc<ServiceKey>, Option<ServicePort>)> {
-        let is_node = self.inventory.book.is_node(half.remote, false);
-        if let Some(key) = self.inventory.book.service_at(half.remote, at)
-            && let Some(entry) = self.inventory.service(key)
-        {
-            let port = entry.port(half.port, half.transport).cloned();
-            if port.is_some() || !is_node {
-                return Some((Arc::clone(key), port));
-            }
-        }
-        if !is_node {
-            return None;
-        }
-        let key = self.inventory.service_of_node_port(half.port, half.transport)?;
-        let port = self
-            .inventory
-            .service(key)?
-            .node_port(half.port, half.transport)?
-            .clone();
-        Some((Arc::clone(key), Some(port)))
     }
 
     fn service_mode(
@@ -440,7 +413,7 @@ impl Resolver<'_> {
     /// The nodes whose agents should have the other half of a half-edge's connections.
     pub(crate) fn peers(&self, half: &Half, node: &str, at: Time) -> HashSet<Arc<str>> {
         if half.role == Role::Client
-            && let Some((key, Some(port))) = self.service_addressed(half, at)
+            && let Some((key, Some(port))) = self.inventory.service_addressed(half, at)
         {
             return self
                 .inventory

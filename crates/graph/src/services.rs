@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::address_book::{PodAt, ServiceKey};
 use crate::entity::{Time, Transport};
+use crate::half::Half;
 use crate::input::{Endpoint, EndpointPort, EndpointSlice, ServicePort};
 use crate::intern::EntityRef;
 use crate::inventory::{Inventory, Naming};
@@ -273,6 +274,48 @@ impl Inventory {
             .into_iter()
             .next()
             .map_or(Backing::Nobody, |(address, port)| Backing::Address(address, port))
+    }
+
+    /// The Service a client half-edge's address and port belong to; without a port when the Service has no such one.
+    pub(crate) fn service_addressed(
+        &self,
+        half: &Half,
+        at: Time,
+    ) -> Option<(Arc<ServiceKey>, Option<ServicePort>)> {
+        let is_node = self.book.is_node(half.remote, false);
+        if let Some(key) = self.book.service_at(half.remote, at)
+            && let Some(entry) = self.service(key)
+        {
+            let port = entry.port(half.port, half.transport).cloned();
+            if port.is_some() || !is_node {
+                return Some((Arc::clone(key), port));
+            }
+        }
+        if !is_node {
+            return None;
+        }
+        let key = self.service_of_node_port(half.port, half.transport)?;
+        let port = self.service(key)?.node_port(half.port, half.transport)?.clone();
+        Some((Arc::clone(key), Some(port)))
+    }
+
+    /// Whether `pod`, reached at this address and port, is behind `port` of `service` at `at`.
+    pub(crate) fn is_endpoint(
+        &self,
+        service: &ServiceKey,
+        port: &ServicePort,
+        at: Time,
+        memory: i64,
+        pod: &str,
+        (address, number): (IpAddr, u16),
+    ) -> bool {
+        self.endpoints
+            .candidates(service, port, at, memory)
+            .iter()
+            .any(|&(endpoint, target)| {
+                let is_named = endpoint.pod_uid.as_deref() == Some(pod);
+                target == number && (is_named || endpoint.addresses.contains(&address))
+            })
     }
 
     /// The nodes on which Service default/kubernetes has an endpoint with this port.

@@ -302,7 +302,7 @@ impl Simulation {
             _ => client.address.clone(),
         };
         self.next += 1;
-        let no_edge = to == "probe" || client.uid == server.uid;
+        let no_edge = to == "probe" || (client.uid == server.uid && !through_service);
         let edge = (!no_edge).then(|| format!("{} -> {}:{port}", client.name(), server.name()));
         let halves = [
             (client.node, client.half(true).to(&address, dialled_port)),

@@ -361,7 +361,7 @@ fn a_headless_service_leaves_no_service_on_the_edge() {
 }
 
 #[test]
-fn a_hairpin_to_the_same_pod_is_no_edge_and_to_a_sibling_is_one() {
+fn a_pod_that_answers_its_own_call_to_its_service_depends_on_itself() {
     let mut world = World::new();
     world.pod(pod("raft-0").at("10.244.0.5").of("StatefulSet", "raft"));
     world.pod(pod("raft-1").at("10.244.0.6").of("StatefulSet", "raft"));
@@ -375,8 +375,8 @@ fn a_hairpin_to_the_same_pod_is_no_edge_and_to_a_sibling_is_one() {
         ],
     );
     world.pass(20_000);
-    world.expect(&[]);
-    assert_eq!(world.closed(Closed::SamePod), 1);
+    world.expect(&["StatefulSet/raft -> StatefulSet/raft:7000"]);
+    assert_eq!(world.closed(Closed::SamePod), 0);
     world.report(
         "n1",
         [
@@ -390,8 +390,28 @@ fn a_hairpin_to_the_same_pod_is_no_edge_and_to_a_sibling_is_one() {
             .edge("StatefulSet/raft -> StatefulSet/raft:7000")
             .totals
             .opened,
-        1
+        2
     );
+}
+
+#[test]
+fn a_proxy_in_the_pod_that_catches_a_call_is_no_edge() {
+    let mut world = World::new();
+    world.pod(pod("web-1").at("10.244.0.5").of("Deployment", "web"));
+    world.pod(pod("redis-0").at("10.244.0.6").of("StatefulSet", "redis"));
+    world.service("redis", "10.96.0.7", 6379, 6379, &["redis-0"]);
+    world.service("web", "10.96.0.8", 80, 8080, &["web-1"]);
+    world.report(
+        "n1",
+        [
+            client("web-1").to("10.96.0.8", 80).with([conn(1)]),
+            client("web-1").to("10.96.0.7", 6379).with([conn(2)]),
+            server("web-1").from("10.244.0.5", 15001).with([conn(1), conn(2)]),
+        ],
+    );
+    world.pass(20_000);
+    world.expect(&[]);
+    assert!(world.closed(Closed::SamePod) > 0);
 }
 
 #[test]

@@ -48,6 +48,10 @@ pub struct Args {
     /// Changes of condition and of figures written per second.
     #[arg(long, env = "LEYLINE_UPDATES_PER_SECOND", default_value_t = 20)]
     pub updates_per_second: u32,
+    /// Most time series of `leyline_zone_bytes_total`; with more clients, servers and zones than that the metric is left out as
+    /// a whole, 0 leaves it out always.
+    #[arg(long, env = "LEYLINE_ZONE_SERIES", default_value_t = 5_000)]
+    pub zone_series: usize,
     /// How long a starting operator waits for nodes that have not reported.
     #[arg(long, env = "LEYLINE_SETTLE_AFTER", default_value = "30s", value_parser = duration)]
     pub settle_after: Duration,

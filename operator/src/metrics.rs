@@ -1,6 +1,7 @@
 //! Everything the operator counts, in one registry.
 //!
-//! Label values are closed sets: a node, pod or peer name never becomes a label.
+//! Label values are closed sets: a node, pod or peer name never becomes a label. The one exception are the workloads and
+//! zones of `leyline_zone_bytes_total`, which has a bound of its own.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -110,6 +111,23 @@ pub struct WriteLabels {
     pub result: &'static str,
 }
 
+/// Labels of `leyline_zone_bytes_total`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ZoneLabels {
+    /// Namespace of the client, empty for ends in no namespace.
+    pub client_namespace: String,
+    /// Name of the client's workload.
+    pub client: String,
+    /// Zone of the client's nodes.
+    pub client_zone: String,
+    /// Namespace of the server, empty for ends in no namespace.
+    pub server_namespace: String,
+    /// Name of the server's workload.
+    pub server: String,
+    /// Zone of the server's nodes.
+    pub server_zone: String,
+}
+
 /// The operator's metrics. Cloning shares the counters.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "each is described where it is registered, once")]
@@ -126,6 +144,9 @@ pub struct Metrics {
     pub graph_entries: Family<TableLabels, Gauge>,
     pub graph_settled: Gauge,
     pub unresolved: Family<ReasonLabels, Gauge>,
+    pub zone_bytes: Family<ZoneLabels, Counter>,
+    pub zone_series_over_limit: Gauge,
+    pub zones_truncated: Gauge,
     pub set_aside: Family<ReasonLabels, Counter>,
     pub objects_invalid: Counter,
     pub events_dropped: Counter,
@@ -153,6 +174,9 @@ impl Metrics {
             graph_entries: Family::default(),
             graph_settled: Gauge::default(),
             unresolved: Family::default(),
+            zone_bytes: Family::default(),
+            zone_series_over_limit: Gauge::default(),
+            zones_truncated: Gauge::default(),
             set_aside: Family::default(),
             objects_invalid: Counter::default(),
             events_dropped: Counter::default(),
@@ -167,6 +191,7 @@ impl Metrics {
         };
         metrics.register_ingest(registry);
         metrics.register_graph(registry);
+        metrics.register_zones(registry);
         metrics.register_writes(registry);
         metrics
     }
@@ -250,6 +275,24 @@ impl Metrics {
             "leyline_watch_errors",
             "Errors of watches on the API server, by kind of object",
             self.watch_errors.clone(),
+        );
+    }
+
+    fn register_zones(&self, registry: &mut Registry) {
+        registry.register(
+            "leyline_zone_bytes",
+            "Payload bytes between workloads by zone, both directions added up; only the leader counts",
+            self.zone_bytes.clone(),
+        );
+        registry.register(
+            "leyline_zone_series_over_limit",
+            "1 while leyline_zone_bytes_total is left out because it would have more series than --zone-series allows",
+            self.zone_series_over_limit.clone(),
+        );
+        registry.register(
+            "leyline_zones_truncated",
+            "Edges with more than 16 pairs of zones, of which the last ones are not shown",
+            self.zones_truncated.clone(),
         );
     }
 

@@ -24,7 +24,7 @@ pub use conditions::{Condition, ConditionStatus, ConditionType};
 pub use entity_ref::EntityRef;
 pub use service_dependency::{
     Bytes, Connections, Evidence, Failures, Network, ServiceDependency, ServiceDependencySpec,
-    ServiceDependencyStatus, ServiceRef, State, Transport,
+    ServiceDependencyStatus, ServiceRef, State, Transport, ZoneBytes,
 };
 
 /// API group of all kinds.

@@ -276,6 +276,15 @@ pub struct ServiceDependencyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<Bytes>,
 
+    /// Where the bytes went: between which zones (label topology.kubernetes.io/zone of the nodes at both ends). A pair whose
+    /// client and server differ is traffic between zones. Bytes of which one zone is not known are in bytes only: ends outside
+    /// the cluster, nodes without the label, and connections to a Service over several zones of which only the client's end was
+    /// seen. At most 16 pairs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["client".into(), "server".into()]))]
+    pub zones: Vec<ZoneBytes>,
+
     /// The period that the figures in network cover, for example 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
@@ -374,6 +383,24 @@ pub struct Bytes {
     /// Bytes from the server to the client.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub received: i64,
+}
+
+/// Bytes between two zones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct ZoneBytes {
+    /// Zone of the client's node.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[!-~]+$"))]
+    pub client: String,
+
+    /// Zone of the server's node.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[!-~]+$"))]
+    pub server: String,
+
+    /// Payload bytes since countedSince, both directions added up.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub bytes: i64,
 }
 
 /// Behaviour of the network between the two ends.

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kube_core::{CustomResourceExt, cel};
 use leyline_api::{
     Bytes, Condition, Connections, EntityRef, Evidence, Failures, Network, ServiceDependency,
-    ServiceDependencySpec, ServiceDependencyStatus, ServiceRef, State, Transport,
+    ServiceDependencySpec, ServiceDependencyStatus, ServiceRef, State, Transport, ZoneBytes,
     conditions::{CompleteReason, ObservedReason, ResolvedReason},
     crd, figures, labels, names,
 };
@@ -222,6 +222,13 @@ fn largest() -> ServiceDependency {
             sent: most,
             received: most,
         }),
+        zones: (10..26)
+            .map(|pair| ZoneBytes {
+                client: format!("{pair}{}", "z".repeat(61)),
+                server: "z".repeat(63),
+                bytes: most,
+            })
+            .collect(),
         window: Some("w".repeat(16)),
         network: Some(Network {
             connect_time: Some("t".repeat(16)),

@@ -95,6 +95,14 @@ fn report(node: u32, half_edges: u32, round: u64, now: Time) -> Report {
     report
 }
 
+/// With `zones` as the second argument: three.
+fn zone(node: u32) -> String {
+    match std::env::args().nth(2).as_deref() {
+        Some("zones") => format!("zone-{}", node % 3),
+        _ => String::new(),
+    }
+}
+
 fn main() {
     let edges: u32 = std::env::args()
         .nth(1)
@@ -109,6 +117,7 @@ fn main() {
             Node {
                 name: format!("node-{node}"),
                 addresses,
+                zone: zone(node),
             },
             now,
         );

@@ -12,6 +12,8 @@ use crate::input::{Counters, Measurement, Role};
 use crate::resolve::{Fallback, Mode, Other, Owner, Resolved, Resolver};
 use crate::slab::Key;
 use crate::stats::Closed;
+use crate::view::End;
+use crate::zones::ZonePair;
 
 /// How long after a node lost events its contributions count as incomplete.
 const LOSS_SHADOW: i64 = 10_000;
@@ -32,6 +34,19 @@ pub(crate) struct Part {
 pub(crate) struct Judged {
     pub(crate) owner: Owner,
     pub(crate) resolved: Resolved,
+    /// The zones of both ends, as far as this half-edge can tell.
+    zones: ZonePair,
+}
+
+impl Judged {
+    /// Between which zones counts were made. Where a Service's endpoints were before this graph existed is not known.
+    pub(crate) fn zones(&self, historic: bool) -> ZonePair {
+        if historic && self.resolved.service.is_some() {
+            ZonePair::NONE
+        } else {
+            self.zones
+        }
+    }
 }
 
 impl Graph {
@@ -51,7 +66,16 @@ impl Graph {
         };
         let owner = resolver.owner(half, &node);
         let resolved = resolver.mode(half, &owner, &node, at);
-        Some(Judged { owner, resolved })
+        let (own, other) = (self.inventory.zone_of(&node), resolved.zone);
+        let zones = match half.end() {
+            End::Client => self.inventory.zones.pair(own, other),
+            End::Server => self.inventory.zones.pair(other, own),
+        };
+        Some(Judged {
+            owner,
+            resolved,
+            zones,
+        })
     }
 
     /// The edge between a half-edge's owner and another end.
@@ -102,6 +126,7 @@ impl Graph {
                 || self.clock.settled.is_none_or(|settled| arrived <= settled),
             fresh: agent.is_some_and(|agent| agent.complete),
             estimated: false,
+            zones: ZonePair::NONE,
             loss: agent.is_some_and(|agent| agent.lost_at.is_some_and(|lost| now.since(lost) < LOSS_SHADOW)),
         }
     }
@@ -208,8 +233,13 @@ impl Graph {
         if other.provisional {
             self.wait(key, part.at);
         }
-        self.put(key, Slot::Edge(edge), other.provisional, delta);
-        self.give(key, edge, delta, moment);
+        let zones = judged.zones(moment.historic);
+        let zones = self
+            .halves
+            .get(key)
+            .map_or(ZonePair::NONE, |half| half.bounded(zones));
+        self.put_between(key, Slot::Edge(edge), other.provisional, zones, delta);
+        self.give(key, edge, delta, Moment { zones, ..moment });
     }
 
     /// Whether old totals do not say enough to go to `edge`. The past of addresses and Services from before this graph
@@ -260,10 +290,22 @@ impl Graph {
 
     /// Adds to a portion of a half-edge.
     pub(crate) fn put(&mut self, key: Key<Half>, slot: Slot, provisional: bool, delta: &Counters) {
+        self.put_between(key, slot, provisional, ZonePair::NONE, delta);
+    }
+
+    /// Adds to the portion of a half-edge that is between these zones.
+    pub(crate) fn put_between(
+        &mut self,
+        key: Key<Half>,
+        slot: Slot,
+        provisional: bool,
+        zones: ZonePair,
+        delta: &Counters,
+    ) {
         let Some(half) = self.halves.get_mut(key) else {
             return;
         };
-        let (portion, made) = half.portion(slot, provisional);
+        let (portion, made) = half.portion(slot, provisional, zones);
         portion.counters.add(delta);
         if made && let Slot::Edge(edge) = slot {
             self.edges.hold(edge);
@@ -290,14 +332,7 @@ impl Graph {
             if closed > 0
                 && let Slot::Edge(edge) = portion.slot
             {
-                self.edges.subtract(
-                    edge,
-                    end,
-                    &Counters {
-                        active: closed,
-                        ..Counters::default()
-                    },
-                );
+                self.edges.close(edge, end, closed);
             }
         }
     }

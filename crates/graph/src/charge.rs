@@ -1,6 +1,7 @@
 //! Putting a connection's counts where its verdict says.
 
-use crate::edge::Moment;
+use crate::attribute::Judged;
+use crate::edge::{Moment, bytes_of};
 use crate::graph::Graph;
 use crate::half::Half;
 use crate::input::{Counters, Role};
@@ -9,10 +10,11 @@ use crate::records::{Amount, Record, Verdict};
 use crate::slab::Key;
 use crate::stats::Closed;
 use crate::view::End;
+use crate::zones::{Zone, ZonePair};
 
 impl Graph {
     /// Puts a record's counts where its verdict says, and takes them away from where they were.
-    pub(crate) fn apply_verdict(&mut self, key: Key<Record>, verdict: Verdict) {
+    pub(crate) fn apply_verdict(&mut self, key: Key<Record>, verdict: Verdict, judged: &Judged) {
         self.uncover_contradiction(key, verdict);
         let counterpart = self.counterpart(key);
         let partner_weight = match counterpart {
@@ -48,14 +50,20 @@ impl Graph {
             historic: record.historic || moment.historic,
             ..moment
         };
+        let old_zones = record.zones;
+        let zones = self.zones_of(key, verdict, &counterpart, judged, moment.historic);
+        let moment = Moment { zones, ..moment };
         let from = before.edge().map(|edge| self.edges.current(edge));
         let mut delta = charge;
         if from == target && end == old_end {
             delta.subtract(&old);
+            if let Some(target) = target {
+                self.edges.rezone(target, end, old_zones, zones, bytes_of(&old));
+            }
         } else if let Some(from) = from
             && !old.is_zero()
         {
-            self.edges.subtract(from, old_end, &old);
+            self.edges.subtract(from, old_end, &old, old_zones);
         }
         if let Some(target) = target {
             self.edges.hold(target);
@@ -74,6 +82,7 @@ impl Graph {
             };
             record.charge = charge;
             record.end = end;
+            record.zones = zones;
         }
     }
 
@@ -114,6 +123,45 @@ impl Graph {
         }
     }
 
+    /// Between which zones a record's connection runs: of two halves each knows its own node's zone, and of one what its
+    /// addresses say. What was once known stays, as long as the verdict does.
+    fn zones_of(
+        &mut self,
+        key: Key<Record>,
+        verdict: Verdict,
+        counterpart: &Counterpart,
+        judged: &Judged,
+        historic: bool,
+    ) -> ZonePair {
+        let Some(record) = self.records.get(key) else {
+            return ZonePair::NONE;
+        };
+        if record.zones != ZonePair::NONE && record.verdict == verdict {
+            return record.zones;
+        }
+        let (half, before) = (record.half, record.zones);
+        match (verdict, counterpart) {
+            (Verdict::Waiting | Verdict::Nobody(_), _) => ZonePair::NONE,
+            (Verdict::Fallback { .. }, _) => judged.zones(historic),
+            (Verdict::Proven(_), Counterpart::One(other, role)) => {
+                let other = self.records.get(*other).map(|other| other.half);
+                let (client, server) = match role {
+                    Role::Client => (Some(half), other),
+                    Role::Server | Role::Unknown => (other, Some(half)),
+                };
+                let client = self.zone_of_half(client);
+                let server = self.zone_of_half(server);
+                self.inventory.zones.pair(client, server)
+            }
+            (Verdict::Proven(_), _) => before,
+        }
+    }
+
+    fn zone_of_half(&self, half: Option<Key<Half>>) -> Zone {
+        half.and_then(|half| self.agent_of(half))
+            .map_or(Zone::UNKNOWN, |(_, agent)| self.inventory.zone_of(&agent.node))
+    }
+
     /// A record's side of its edge; of an undecided one what its other half leaves, if there is one.
     fn end_of(&self, half: Key<Half>, counterpart: &Counterpart) -> Option<End> {
         match (self.halves.get(half)?.role, counterpart) {
@@ -133,11 +181,7 @@ impl Graph {
         let Some(record) = record else { return };
         if let Some(edge) = record.verdict.edge() {
             if record.charge.active > 0 {
-                let open = Counters {
-                    active: record.charge.active,
-                    ..Counters::default()
-                };
-                self.edges.subtract(edge, record.end, &open);
+                self.edges.close(edge, record.end, record.charge.active);
             }
             self.edges.release(edge);
         } else if record.verdict == Verdict::Waiting {

@@ -1,6 +1,7 @@
 //! Connections as agents report them: one record each, and which part of it its half-edge's totals bring already.
 
 use crate::attribute::Judged;
+use crate::edge::bytes_of;
 use crate::edges::EdgeRef;
 use crate::graph::Graph;
 use crate::half::{Half, Slot};
@@ -196,18 +197,24 @@ impl Graph {
             return;
         };
         let end = half.end();
-        let found = half.portions.iter_mut().find(|portion| match portion.slot {
-            Slot::Edge(slot) => edges.current(slot) == edges.current(edge),
-            Slot::Pending | Slot::Nobody => false,
-        });
+        // Where the zones changed meanwhile there are several; which one holds it is not known.
+        let found = half
+            .portions
+            .iter_mut()
+            .filter(|portion| match portion.slot {
+                Slot::Edge(slot) => edges.current(slot) == edges.current(edge),
+                Slot::Pending | Slot::Nobody => false,
+            })
+            .max_by_key(|portion| bytes_of(&portion.counters.shown()));
         let Some(portion) = found else { return };
+        let zones = portion.zones;
         let counters = Counters {
             active: counters.active.min(portion.counters.active),
             ..counters
         };
         portion.counters.subtract(&counters);
         self.put(half_key, Slot::Nobody, false, &counters);
-        self.edges.subtract(edge, end, &counters);
+        self.edges.subtract(edge, end, &counters, zones);
     }
 
     /// Whether a half-edge's open connections count as open.

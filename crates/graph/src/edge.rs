@@ -5,8 +5,10 @@ use std::sync::Arc;
 use crate::entity::{EdgeKey, Time, Transport};
 use crate::input::Counters;
 use crate::intern::EntityRef;
-use crate::view::{EdgeView, End, Evidence, Figures, Incomplete, ServiceRef, Unresolved};
+use crate::view::{self, EdgeView, End, Evidence, Figures, Incomplete, ServiceRef, Unresolved};
 use crate::window::{LENGTH, Window};
+use crate::zone_bytes::ZoneBytes;
+use crate::zones::{ZonePair, Zones};
 
 /// An edge's key with interned ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +38,17 @@ pub(crate) struct Side {
     pub(crate) estimated: bool,
 }
 
+/// Which sides an edge's figures are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sides {
+    /// The client's alone.
+    Client,
+    /// The server's, and the client's for attempts without a connection.
+    Server,
+    /// The larger figure of both.
+    Both,
+}
+
 /// Totals from before this graph, and whose sockets had shown the edge.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Base {
@@ -51,6 +64,8 @@ pub(crate) struct Edge {
     pub(crate) server: Side,
     /// A floor until the graph settles, an addend afterwards.
     pub(crate) base: Option<Box<Base>>,
+    /// Bytes by zone; most edges of a cluster without zones have none.
+    pub(crate) zones: Option<Box<ZoneBytes>>,
     pub(crate) first_seen: Time,
     pub(crate) last_seen: Time,
     pub(crate) last_success: Option<Time>,
@@ -81,6 +96,8 @@ pub(crate) struct Moment {
     pub(crate) estimated: bool,
     /// The node was losing events.
     pub(crate) loss: bool,
+    /// Between which zones.
+    pub(crate) zones: ZonePair,
 }
 
 impl Edge {
@@ -90,6 +107,7 @@ impl Edge {
             client: Side::default(),
             server: Side::default(),
             base: None,
+            zones: None,
             first_seen: Time(i64::MAX),
             last_seen: Time(i64::MIN),
             last_success: None,
@@ -110,16 +128,24 @@ impl Edge {
         }
     }
 
+    /// Exact sides where there is one.
+    pub(crate) fn sides(&self) -> Sides {
+        let exact = |side: &Side| !side.estimated && !connections(&side.counters.shown()).is_zero();
+        match (exact(&self.client), exact(&self.server)) {
+            (true, false) => Sides::Client,
+            (false, true) => Sides::Server,
+            _ => Sides::Both,
+        }
+    }
+
     /// Both sides as one: the larger figure of each, over exact sides where there is one.
     pub(crate) fn counted(&self) -> Counters {
         let client = self.client.counters.shown();
         let (server, _) = self.server.counters.shown().flipped().split_attempts();
-        let exact_client = !self.client.estimated && !connections(&client).is_zero();
-        let exact_server = !self.server.estimated && !connections(&server).is_zero();
-        match (exact_client, exact_server) {
-            (true, false) => client,
-            (false, true) => server.larger(client.split_attempts().1),
-            _ => client.larger(server),
+        match self.sides() {
+            Sides::Client => client,
+            Sides::Server => server.larger(client.split_attempts().1),
+            Sides::Both => client.larger(server),
         }
     }
 
@@ -145,6 +171,10 @@ impl Edge {
         if let Some(base) = &mut self.base {
             base.totals = base.totals.excess(counted);
         }
+        let (sides, bytes) = (self.sides(), bytes_of(&self.totals(true)));
+        if let Some(zones) = &mut self.zones {
+            zones.settle(sides, bytes);
+        }
     }
 
     /// Whether anything but given-up attempts is known.
@@ -157,17 +187,23 @@ impl Edge {
 
     /// Adds a contribution.
     pub(crate) fn add(&mut self, end: End, delta: &Counters, moment: Moment, settled: bool) {
-        let before = (moment.historic && settled && self.base.is_some()).then(|| self.counted());
+        let before = (moment.historic && settled && self.base.is_some())
+            .then(|| (self.counted(), self.zones_counted()));
         let side = self.side(end);
         side.counters.add(delta);
         side.estimated |= moment.estimated;
-        if let Some(before) = before {
+        self.zones_add(end, moment.zones, bytes_of(delta));
+        if let Some((before, zones_before)) = before {
             let more = Counters {
                 active: 0,
                 ..self.counted().excess(before)
             };
             if let Some(base) = &mut self.base {
                 base.totals = base.totals.excess(more);
+            }
+            let sides = self.sides();
+            if let Some(zones) = &mut self.zones {
+                zones.make_up(&zones_before, sides);
             }
         }
         let positive = delta.shown();
@@ -201,6 +237,7 @@ impl Edge {
             client,
             server,
             base,
+            zones,
             first_seen,
             last_seen,
             last_success,
@@ -221,6 +258,9 @@ impl Edge {
             mine.totals.add(&theirs.totals);
             mine.evidence.client_socket |= theirs.evidence.client_socket;
             mine.evidence.server_socket |= theirs.evidence.server_socket;
+        }
+        if let Some(theirs) = zones {
+            self.zones.get_or_insert_default().absorb(&theirs);
         }
         self.unresolved = self.unresolved.max(unresolved);
         self.first_seen = self.first_seen.min(first_seen);
@@ -243,7 +283,7 @@ impl Edge {
         true
     }
 
-    pub(crate) fn view(&self, settled: bool, now: Time) -> EdgeView {
+    pub(crate) fn view(&self, settled: bool, names: &Zones, now: Time) -> EdgeView {
         let totals = self.totals(settled);
         let base = self.base.as_ref().map(|base| base.evidence).unwrap_or_default();
         let seen = |side: &Side| {
@@ -266,6 +306,7 @@ impl Edge {
             last_success: self.last_success,
             last_failure: self.last_failure,
             totals,
+            zones: self.zones_shown(settled, &totals, names),
             window: self.window.as_ref().map_or(
                 Figures {
                     length: LENGTH,
@@ -282,11 +323,70 @@ impl Edge {
         }
     }
 
+    /// Adds bytes between two zones; they may be less than nothing.
+    fn zones_add(&mut self, end: End, pair: ZonePair, bytes: u64) {
+        if pair != ZonePair::NONE && bytes != 0 {
+            self.zones.get_or_insert_default().add(pair, end, bytes);
+        }
+    }
+
+    /// Takes a contribution back.
+    pub(crate) fn subtract(&mut self, end: End, amount: &Counters, pair: ZonePair) {
+        self.side(end).counters.subtract(amount);
+        self.zones_add(end, pair, bytes_of(amount).wrapping_neg());
+    }
+
+    /// Bytes of one side turned out to be between other zones.
+    pub(crate) fn rezone(&mut self, end: End, from: ZonePair, to: ZonePair, bytes: u64) {
+        self.zones_add(end, from, bytes.wrapping_neg());
+        self.zones_add(end, to, bytes);
+    }
+
+    fn zones_counted(&self) -> Vec<u64> {
+        let zones = self.zones.as_ref();
+        zones.map_or_else(Vec::new, |zones| zones.counted(self.sides()))
+    }
+
+    /// By client zone, then server zone.
+    pub(crate) fn zones_shown(
+        &self,
+        settled: bool,
+        totals: &Counters,
+        names: &Zones,
+    ) -> Vec<view::ZoneBytes> {
+        let mut shown: Vec<view::ZoneBytes> = self
+            .zone_totals(settled, totals)
+            .into_iter()
+            .filter_map(|(pair, bytes)| {
+                let (client, server) = names.names(pair)?;
+                Some(view::ZoneBytes {
+                    client: Arc::clone(client),
+                    server: Arc::clone(server),
+                    bytes,
+                })
+            })
+            .collect();
+        shown.sort_unstable();
+        shown
+    }
+
+    /// Bytes by pair, together never more than `totals` has.
+    pub(crate) fn zone_totals(&self, settled: bool, totals: &Counters) -> Vec<(ZonePair, u64)> {
+        let bytes = totals.bytes_sent.saturating_add(totals.bytes_received);
+        let zones = self.zones.as_ref();
+        zones.map_or_else(Vec::new, |zones| zones.totals(self.sides(), settled, bytes))
+    }
+
     /// Whether the totals come from estimated sides only.
     fn sampled(&self) -> bool {
         let exact = |side: &Side| !side.estimated && !connections(&side.counters.shown()).is_zero();
         (self.client.estimated || self.server.estimated) && !exact(&self.client) && !exact(&self.server)
     }
+}
+
+/// Payload bytes of both directions.
+pub(crate) fn bytes_of(counters: &Counters) -> u64 {
+    counters.bytes_sent.wrapping_add(counters.bytes_received)
 }
 
 /// What connections did, attempts apart.

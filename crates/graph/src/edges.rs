@@ -1,5 +1,7 @@
 //! All edges by key, with what folds them: dynamic ports, bare addresses, names that turned out to be others.
 
+mod objects;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -9,7 +11,8 @@ use crate::entity::{EdgeKey, Entity, Time, Transport};
 use crate::input::Counters;
 use crate::intern::{EntityRef, Interner};
 use crate::slab::{Key, Slab};
-use crate::view::{EdgeView, End, Seed, ServiceRef, Unnamed, Unresolved};
+use crate::view::{EdgeView, End, ServiceRef, Unnamed, Unresolved, ZoneBytes};
+use crate::zones::{ZonePair, Zones};
 
 /// First port of the range operating systems take client ports from: a server there may have got its port by chance.
 const DYNAMIC: u16 = 32_768;
@@ -56,7 +59,13 @@ impl Edges {
             .collect()
     }
 
-    pub(crate) fn view(&self, key: &EdgeKey, names: &Interner<Entity>, now: Time) -> Option<EdgeView> {
+    pub(crate) fn view(
+        &self,
+        key: &EdgeKey,
+        names: &Interner<Entity>,
+        zones: &Zones,
+        now: Time,
+    ) -> Option<EdgeView> {
         let id = EdgeId {
             client: names.get(&key.client)?,
             server: names.get(&key.server)?,
@@ -65,7 +74,7 @@ impl Edges {
         };
         self.get(*self.by_id.get(&id)?)
             .filter(|edge| edge.exists())
-            .map(|edge| edge.view(self.settled, now))
+            .map(|edge| edge.view(self.settled, zones, now))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Edge> {
@@ -75,8 +84,17 @@ impl Edges {
             .filter(|edge| edge.exists())
     }
 
-    pub(crate) fn views(&self, now: Time) -> impl Iterator<Item = EdgeView> {
-        self.all().map(move |edge| edge.view(self.settled, now))
+    pub(crate) fn views(&self, zones: &Zones, now: Time) -> impl Iterator<Item = EdgeView> {
+        self.all().map(move |edge| edge.view(self.settled, zones, now))
+    }
+
+    /// Client, server and bytes by zone of every edge that has some.
+    pub(crate) fn zones(&self, zones: &Zones) -> impl Iterator<Item = (&Entity, &Entity, Vec<ZoneBytes>)> {
+        self.all().filter(|edge| edge.zones.is_some()).map(move |edge| {
+            let totals = edge.totals(self.settled);
+            let bytes = edge.zones_shown(self.settled, &totals, zones);
+            (&*edge.id.client, &*edge.id.server, bytes)
+        })
     }
 
     pub(crate) fn exists(&self, place: EdgeRef) -> bool {
@@ -342,13 +360,34 @@ impl Edges {
         }
     }
 
-    pub(crate) fn subtract(&mut self, place: EdgeRef, end: End, amount: &Counters) {
+    pub(crate) fn subtract(&mut self, place: EdgeRef, end: End, amount: &Counters, zones: ZonePair) {
         let place = self.current(place);
         let Some(edge) = self.get_mut(place) else { return };
-        edge.side(end).counters.subtract(amount);
+        edge.subtract(end, amount, zones);
         let id = edge.id.clone();
         self.changed.insert(id);
         self.unsure.insert(place);
+    }
+
+    /// Connections closed that one side had open.
+    pub(crate) fn close(&mut self, place: EdgeRef, end: End, active: u64) {
+        let open = Counters {
+            active,
+            ..Counters::default()
+        };
+        self.subtract(place, end, &open, ZonePair::NONE);
+    }
+
+    /// Bytes of one side turned out to be between other zones.
+    pub(crate) fn rezone(&mut self, place: EdgeRef, end: End, from: ZonePair, to: ZonePair, bytes: u64) {
+        if from == to || bytes == 0 {
+            return;
+        }
+        if let Some(edge) = self.get_mut(place) {
+            edge.rezone(end, from, to, bytes);
+            let id = edge.id.clone();
+            self.changed.insert(id);
+        }
     }
 
     pub(crate) fn addressed(&mut self, place: EdgeRef, service: &Arc<ServiceRef>) {
@@ -364,89 +403,6 @@ impl Edges {
     pub(crate) fn began(&self, place: EdgeRef, otherwise: Time) -> Time {
         self.get(place)
             .map_or(otherwise, |edge| edge.first_seen.min(otherwise))
-    }
-
-    pub(crate) fn seed(&mut self, seed: Seed, names: &mut Interner<Entity>, config: &Config) {
-        let Seed {
-            key,
-            service,
-            evidence,
-            first_seen,
-            last_seen,
-            totals,
-            unresolved,
-            incomplete,
-        } = seed;
-        let id = EdgeId {
-            client: names.intern(key.client),
-            server: names.intern(key.server),
-            port: key.port,
-            transport: key.transport,
-        };
-        let Some(place) = self.ensure(id, unresolved, config) else {
-            return;
-        };
-        let settled = self.settled;
-        let Some(edge) = self.get_mut(place) else { return };
-        let totals = Counters { active: 0, ..totals };
-        let counted = if settled {
-            edge.counted()
-        } else {
-            Counters::default()
-        };
-        let base = edge.base.get_or_insert_default();
-        base.totals = base.totals.larger(totals.excess(counted));
-        base.evidence = evidence;
-        edge.first_seen = edge.first_seen.min(first_seen);
-        edge.last_seen = edge.last_seen.max(last_seen);
-        edge.loss |= incomplete.loss;
-        edge.folded |= incomplete.folded;
-        let id = edge.id.clone();
-        if let Some(service) = service {
-            edge.addressed(&Arc::new(service.clone()));
-            self.through
-                .entry((id.client.clone(), service))
-                .or_default()
-                .insert(id.server.clone());
-        }
-        self.changed.insert(id);
-    }
-
-    pub(crate) fn settle(&mut self) {
-        if self.settled {
-            return;
-        }
-        self.settled = true;
-        for place in self.by_id.values().copied().collect::<Vec<_>>() {
-            if let Some(edge) = self.get_mut(place) {
-                edge.settle();
-            }
-        }
-    }
-
-    pub(crate) fn forget(&mut self, key: &EdgeKey, names: &Interner<Entity>) {
-        let (Some(client), Some(server)) = (names.get(&key.client), names.get(&key.server)) else {
-            return;
-        };
-        let id = EdgeId {
-            client,
-            server,
-            port: key.port,
-            transport: key.transport,
-        };
-        let Some(&place) = self.by_id.get(&id) else { return };
-        if self
-            .get(place)
-            .is_some_and(|edge| edge.totals(self.settled).active > 0)
-        {
-            return;
-        }
-        self.unlist(&id);
-        if let Some(edge) = self.get_mut(place) {
-            edge.base = None;
-        }
-        self.changed.insert(id);
-        self.unsure.insert(place);
     }
 
     /// Removes edges nobody points to that were never real, or were forgotten.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use crate::agents::Agents;
 use crate::config::Config;
 use crate::edges::Edges;
-use crate::entity::{EdgeKey, Time};
+use crate::entity::{EdgeKey, Entity, Time};
 use crate::half::Half;
 use crate::input::{Controller, EndpointSlice, Node, Pod, Service, Subject};
 use crate::intern::Interner;
@@ -16,7 +16,7 @@ use crate::records::{Record, Records, Verdict};
 use crate::resolve::Clock;
 use crate::slab::{Key, Slab};
 use crate::stats::{ClosedCounts, Stats};
-use crate::view::{EdgeView, Seed, Unnamed};
+use crate::view::{EdgeView, Seed, Unnamed, ZoneBytes};
 use crate::waiting::Waiting;
 
 /// How often half-edges that wait are looked at without any other reason.
@@ -117,8 +117,12 @@ impl Graph {
     /// A Node appeared or changed.
     pub fn apply_node(&mut self, node: Node, now: Time) {
         self.advance(now);
-        let Node { name, addresses } = node;
-        self.inventory.apply_node(&name, addresses, now);
+        let Node {
+            name,
+            addresses,
+            zone,
+        } = node;
+        self.inventory.apply_node(&name, addresses, &zone, now);
         self.follow_inventory();
     }
 
@@ -150,7 +154,8 @@ impl Graph {
 
     /// What an existing object says; before [`Graph::settle`].
     pub fn seed(&mut self, seed: Seed) {
-        self.edges.seed(seed, &mut self.inventory.names, &self.config);
+        let Inventory { names, zones, .. } = &mut self.inventory;
+        self.edges.seed(seed, names, zones, &self.config);
         self.edges.collect();
     }
 
@@ -306,12 +311,18 @@ impl Graph {
     /// One edge.
     #[must_use]
     pub fn edge(&self, key: &EdgeKey) -> Option<EdgeView> {
-        self.edges.view(key, &self.inventory.names, self.clock.now)
+        let Inventory { names, zones, .. } = &self.inventory;
+        self.edges.view(key, names, zones, self.clock.now)
     }
 
     /// All edges.
     pub fn edges(&self) -> impl Iterator<Item = EdgeView> {
-        self.edges.views(self.clock.now)
+        self.edges.views(&self.inventory.zones, self.clock.now)
+    }
+
+    /// Edges of which bytes between zones are known: client, server, and the bytes.
+    pub fn zones(&self) -> impl Iterator<Item = (&Entity, &Entity, Vec<ZoneBytes>)> {
+        self.edges.zones(&self.inventory.zones)
     }
 
     /// The object was deleted after its retention: the edge starts from zero if it is ever seen again. An edge with
@@ -326,7 +337,9 @@ impl Graph {
     pub fn stats(&self) -> Stats {
         let mut unresolved: HashMap<Unnamed, usize> =
             Unnamed::ALL.into_iter().map(|reason| (reason, 0)).collect();
+        let mut zones_truncated = 0;
         for edge in self.edges.all() {
+            zones_truncated += usize::from(edge.zones.as_ref().is_some_and(|zones| zones.is_truncated()));
             if let Some(end) = edge.unresolved {
                 *unresolved.entry(end.reason).or_default() += 1;
             }
@@ -334,6 +347,7 @@ impl Graph {
         let mut unresolved: Vec<(Unnamed, usize)> = unresolved.into_iter().collect();
         unresolved.sort_unstable();
         let (pods, services) = self.inventory.counts();
+        let (zones, zone_pairs) = self.inventory.zones.len();
         Stats {
             closed: self.closed.list(),
             unresolved,
@@ -346,6 +360,9 @@ impl Graph {
             pods,
             services,
             addresses: self.inventory.book.len(),
+            zones,
+            zone_pairs,
+            zones_truncated,
         }
     }
 }

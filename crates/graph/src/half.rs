@@ -10,6 +10,7 @@ use crate::intern::{EntityRef, Shared};
 use crate::records::Record;
 use crate::slab::Key;
 use crate::view::End;
+use crate::zones::ZonePair;
 
 /// Where a portion of a half-edge's counts is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +23,17 @@ pub(crate) enum Slot {
     Edge(EdgeRef),
 }
 
+/// Portions beyond which a further pair of zones makes no portion of its own.
+const PORTIONS: usize = 16;
+
 /// A part of a half-edge's counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Portion {
     pub(crate) slot: Slot,
     /// Given to the best name known then; moves when a better one comes.
     pub(crate) provisional: bool,
+    /// Between which zones, as far as known when they were counted; only of portions in an edge.
+    pub(crate) zones: ZonePair,
     pub(crate) counters: Counters,
 }
 
@@ -91,17 +97,17 @@ impl Half {
     }
 
     /// The portion with this slot, made if need be, as the newest one.
-    pub(crate) fn portion(&mut self, slot: Slot, provisional: bool) -> (&mut Portion, bool) {
-        let position = self
-            .portions
-            .iter()
-            .position(|portion| portion.slot == slot && portion.provisional == provisional);
+    pub(crate) fn portion(&mut self, slot: Slot, provisional: bool, zones: ZonePair) -> (&mut Portion, bool) {
+        let position = self.portions.iter().position(|portion| {
+            portion.slot == slot && portion.provisional == provisional && portion.zones == zones
+        });
         let made = position.is_none();
         let portion = match position {
             Some(position) => self.portions.remove(position),
             None => Portion {
                 slot,
                 provisional,
+                zones,
                 counters: Counters::default(),
             },
         };
@@ -114,6 +120,15 @@ impl Half {
                 .expect("a portion was pushed just before"),
             made,
         )
+    }
+
+    /// The pair to keep a contribution under: none once the zones of its ends have changed too often.
+    pub(crate) fn bounded(&self, zones: ZonePair) -> ZonePair {
+        if self.portions.len() < PORTIONS || self.portions.iter().any(|portion| portion.zones == zones) {
+            zones
+        } else {
+            ZonePair::NONE
+        }
     }
 
     /// Takes the counts that wait, if any.

@@ -136,6 +136,8 @@ pub struct Node {
     pub name: String,
     /// Addresses of types InternalIP and ExternalIP.
     pub addresses: Vec<IpAddr>,
+    /// Label `topology.kubernetes.io/zone`, empty when absent.
+    pub zone: String,
 }
 
 /// Whose sockets a half-edge counts.

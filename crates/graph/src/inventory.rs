@@ -13,6 +13,7 @@ use crate::input::{Controller, Pod, Service, ServicePort};
 use crate::intern::{EntityRef, Interner};
 use crate::services::Endpoints;
 use crate::workload::{Named, workload};
+use crate::zones::{Zone, Zones};
 
 /// A pod's workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ struct NodeEntry {
     agent: Vec<IpAddr>,
     /// Since when the Node object is known; none while only the agent is.
     since: Option<Time>,
+    zone: Zone,
 }
 
 /// What a change may have given a better name.
@@ -66,6 +68,7 @@ pub(crate) struct Inventory {
     pub(crate) names: Interner<Entity>,
     pub(crate) book: AddressBook,
     pub(crate) endpoints: Endpoints,
+    pub(crate) zones: Zones,
     pods: HashMap<Arc<str>, PodEntry>,
     by_hash: HashMap<String, Arc<str>>,
     controllers: HashMap<String, (Controller, Option<Time>)>,
@@ -109,6 +112,11 @@ impl Inventory {
     /// Since when the Node object is known.
     pub(crate) fn node_since(&self, name: &str) -> Option<Time> {
         self.nodes.get(name).and_then(|node| node.since)
+    }
+
+    /// The zone of a node.
+    pub(crate) fn zone_of(&self, node: &str) -> Zone {
+        self.nodes.get(node).map_or(Zone::UNKNOWN, |node| node.zone)
     }
 
     pub(crate) fn node_names(&self) -> impl Iterator<Item = &Arc<str>> {
@@ -332,9 +340,11 @@ impl Inventory {
         self.graves.push_back((now, Grave::Service(key)));
     }
 
-    pub(crate) fn apply_node(&mut self, name: &str, addresses: Vec<IpAddr>, now: Time) {
+    pub(crate) fn apply_node(&mut self, name: &str, addresses: Vec<IpAddr>, zone: &str, now: Time) {
+        let zone = self.zones.zone(zone);
         self.with_node(name, now, |entry| {
             entry.object = addresses;
+            entry.zone = zone;
             entry.since = entry.since.or(Some(now));
         });
     }
@@ -362,6 +372,7 @@ impl Inventory {
             object: Vec::new(),
             agent: Vec::new(),
             since: None,
+            zone: Zone::UNKNOWN,
         });
         let all = |entry: &NodeEntry| -> HashSet<IpAddr> {
             entry.object.iter().chain(&entry.agent).copied().collect()

@@ -15,6 +15,7 @@ use crate::resolve::{Fallback, Mode, Owner};
 use crate::slab::Key;
 use crate::stats::Closed;
 use crate::view::ServiceRef;
+use crate::zones::ZonePair;
 
 /// What a matched pair says.
 enum Pair {
@@ -63,7 +64,7 @@ impl Graph {
             return;
         };
         let verdict = self.verdict(key, &judged);
-        self.apply_verdict(key, verdict);
+        self.apply_verdict(key, verdict, &judged);
     }
 
     fn verdict(&mut self, key: Key<Record>, judged: &Judged) -> Verdict {
@@ -133,7 +134,7 @@ impl Graph {
                 half.proven = Proven::One(edge);
                 self.edges.hold(edge);
                 if half.is_provisional() {
-                    self.move_provisional_to(key, edge);
+                    self.move_provisional_to(key, edge, ZonePair::NONE);
                 }
             }
             Proven::One(known) if self.edges.current(known) != edge => {

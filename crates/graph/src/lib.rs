@@ -36,9 +36,13 @@ mod view;
 mod waiting;
 mod window;
 mod workload;
+mod zone_bytes;
+mod zones;
 
 pub use config::Config;
 pub use error::ReportError;
 pub use graph::Graph;
 pub use stats::{Closed, Stats};
-pub use view::{EdgeView, End, Evidence, Figures, Incomplete, Seed, ServiceRef, Unnamed, Unresolved};
+pub use view::{
+    EdgeView, End, Evidence, Figures, Incomplete, Seed, ServiceRef, Unnamed, Unresolved, ZoneBytes,
+};

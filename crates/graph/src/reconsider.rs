@@ -9,6 +9,7 @@ use crate::half::{Half, Slot};
 use crate::resolve::Mode;
 use crate::slab::Key;
 use crate::stats::Closed;
+use crate::zones::ZonePair;
 
 impl Graph {
     /// Registers a half-edge as waiting for a better name; false when too many wait.
@@ -117,14 +118,17 @@ impl Graph {
         let Some(edge) = self.edge_to(role, &judged.owner, other, transport) else {
             return;
         };
-        self.move_provisional_to(key, edge);
+        let Some(half) = self.halves.get(key) else { return };
+        let (at, since) = (half.open_at, half.waiting_since.unwrap_or(self.clock.now));
+        let zones = judged.zones(self.moment(key, at, at, since).historic);
+        self.move_provisional_to(key, edge, zones);
         if let Some(service) = &judged.resolved.service {
             self.edges.addressed(edge, service);
         }
     }
 
-    /// Moves every provisional portion to `edge`.
-    pub(crate) fn move_provisional_to(&mut self, key: Key<Half>, edge: EdgeRef) {
+    /// Moves every provisional portion to `edge`. `zones`: between which they turned out to be.
+    pub(crate) fn move_provisional_to(&mut self, key: Key<Half>, edge: EdgeRef, zones: ZonePair) {
         let Some(half) = self.halves.get_mut(key) else {
             return;
         };
@@ -135,12 +139,18 @@ impl Graph {
             .extract_if(.., |portion| portion.provisional)
             .collect();
         for portion in moved {
-            self.put(key, Slot::Edge(edge), false, &portion.counters);
+            let known = if zones == ZonePair::NONE {
+                portion.zones
+            } else {
+                zones
+            };
+            self.put_between(key, Slot::Edge(edge), false, known, &portion.counters);
             let Slot::Edge(from) = portion.slot else { continue };
             let began = self.edges.began(from, open_at);
-            self.edges.subtract(from, end, &portion.counters);
+            self.edges.subtract(from, end, &portion.counters, portion.zones);
             let moment = Moment {
                 fresh: false,
+                zones: known,
                 ..self.moment(key, open_at, began, since)
             };
             self.edges.add(edge, end, &portion.counters, moment);
@@ -162,11 +172,11 @@ impl Graph {
                 && !rest.is_zero()
             {
                 portion.counters = attempts;
-                withdrawn.push((edge, rest));
+                withdrawn.push((edge, rest, portion.zones));
             }
         }
-        for (edge, rest) in withdrawn {
-            self.edges.subtract(edge, end, &rest);
+        for (edge, rest, zones) in withdrawn {
+            self.edges.subtract(edge, end, &rest, zones);
             self.put(key, Slot::Nobody, false, &rest);
             self.move_cover(key, edge, None);
         }
@@ -179,7 +189,7 @@ impl Graph {
         };
         let portions = std::mem::take(&mut half.portions);
         for portion in portions {
-            self.put(key, portion.slot, false, &portion.counters);
+            self.put_between(key, portion.slot, false, portion.zones, &portion.counters);
             if let Slot::Edge(edge) = portion.slot {
                 self.edges.release(edge);
             }

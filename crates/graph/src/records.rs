@@ -10,6 +10,7 @@ use crate::input::{Connection, Counters, Witness};
 use crate::slab::{Key, Slab};
 use crate::stats::Closed;
 use crate::view::End;
+use crate::zones::ZonePair;
 
 /// What a record says about its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +95,8 @@ pub(crate) struct Record {
     /// What it put on the verdict's edge itself, and on which side.
     pub(crate) charge: Counters,
     pub(crate) end: End,
+    /// Between which zones.
+    pub(crate) zones: ZonePair,
     pub(crate) next: Option<Key<Record>>,
     pub(crate) previous: Option<Key<Record>>,
 }
@@ -131,6 +134,7 @@ impl Record {
             verdict: Verdict::Waiting,
             charge: Counters::default(),
             end: End::Server,
+            zones: ZonePair::NONE,
             next: None,
             previous: None,
         }

@@ -15,6 +15,7 @@ use crate::inventory::{Inventory, Naming};
 use crate::services::Backing;
 use crate::stats::Closed;
 use crate::view::{End, ServiceRef, Unnamed, Unresolved};
+use crate::zones::{CommonZone, Zone};
 
 /// The present, and which beginnings are over.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,6 +77,8 @@ pub(crate) enum Mode {
 pub(crate) struct Resolved {
     pub(crate) mode: Mode,
     pub(crate) service: Option<Arc<ServiceRef>>,
+    /// The zone of the other end, where its address says it.
+    pub(crate) zone: Zone,
     /// The name rests on nothing but that no better one came in time.
     pub(crate) by_patience: bool,
 }
@@ -85,8 +88,15 @@ impl From<Mode> for Resolved {
         Self {
             mode,
             service: None,
+            zone: Zone::UNKNOWN,
             by_patience: false,
         }
+    }
+}
+
+impl Resolved {
+    fn in_zone(self, zone: Zone) -> Self {
+        Self { zone, ..self }
     }
 }
 
@@ -204,14 +214,19 @@ impl Resolver<'_> {
                 if pod.is_none() && entry.pod.node == node && entry.pod.probe_ports.contains(&half.port) {
                     return Mode::Drop(Closed::Probe).into();
                 }
+                let zone = self.inventory.zone_of(&entry.pod.node);
                 match &entry.naming {
                     Naming::Waiting(_) => Mode::Wait(None).into(),
                     Naming::Provisional(entity) | Naming::Final(entity) => {
-                        Mode::Whole(other(entity.clone(), half.port, None)).into()
+                        Resolved::from(Mode::Whole(other(entity.clone(), half.port, None))).in_zone(zone)
                     }
                 }
             }
-            Class::Node => self.by_record_to_address(half, owner, Unnamed::NodeAddress),
+            Class::Node => {
+                let zone = self.node_zone(half.remote);
+                self.by_record_to_address(half, owner, Unnamed::NodeAddress)
+                    .in_zone(zone)
+            }
             Class::Ambiguous => self.by_record_to_address(half, owner, Unnamed::Ambiguous),
             Class::Unknown if !self.waited(half, self.config.patience) => Mode::Wait(None).into(),
             Class::Unknown | Class::Outside => {
@@ -232,10 +247,20 @@ impl Resolver<'_> {
                         provisional: private,
                     }),
                     service: None,
+                    zone: Zone::UNKNOWN,
                     by_patience: private,
                 }
             }
         }
+    }
+
+    /// The zone of a node's address; of an address that several nodes share, theirs if it is one.
+    fn node_zone(&self, address: IpAddr) -> Zone {
+        let mut zone = CommonZone::default();
+        for node in self.inventory.book.nodes_of(address) {
+            zone.add(self.inventory.zone_of(&node));
+        }
+        zone.get()
     }
 
     fn address(&mut self, address: IpAddr) -> EntityRef {
@@ -290,11 +315,13 @@ impl Resolver<'_> {
             return Resolved {
                 mode: Mode::Whole(nobody),
                 service,
+                zone: Zone::UNKNOWN,
                 by_patience: false,
             };
         };
         let memory = self.config.endpoint_memory;
-        let mode = match self.inventory.backing(key, port, at, self.clock.now, memory) {
+        let (backing, zone) = self.inventory.backing(key, port, at, self.clock.now, memory);
+        let mode = match backing {
             Backing::One(entity, target) if entity == *owner => {
                 // Perhaps one of its own pods answered, perhaps the very same one: the connection tells.
                 Mode::ByRecord(Fallback::To(other(entity, target, None)))
@@ -321,6 +348,7 @@ impl Resolver<'_> {
         Resolved {
             mode,
             service,
+            zone,
             by_patience: false,
         }
     }
@@ -331,10 +359,14 @@ impl Resolver<'_> {
                 if pod == Some(&uid) {
                     return Mode::Drop(Closed::SamePod).into();
                 }
-                match self.inventory.pod(&uid).map(|(_, entry)| &entry.naming) {
-                    None | Some(Naming::Waiting(_)) => Mode::Wait(None).into(),
-                    Some(Naming::Provisional(entity) | Naming::Final(entity)) => {
-                        Mode::Whole(other(entity.clone(), half.port, None)).into()
+                let Some((_, entry)) = self.inventory.pod(&uid) else {
+                    return Mode::Wait(None).into();
+                };
+                let zone = self.inventory.zone_of(&entry.pod.node);
+                match &entry.naming {
+                    Naming::Waiting(_) => Mode::Wait(None).into(),
+                    Naming::Provisional(entity) | Naming::Final(entity) => {
+                        Resolved::from(Mode::Whole(other(entity.clone(), half.port, None))).in_zone(zone)
                     }
                 }
             }
@@ -349,7 +381,9 @@ impl Resolver<'_> {
                 if local && entry.is_some_and(|(_, entry)| entry.pod.probe_ports.contains(&half.port)) {
                     return Mode::ByRecord(Fallback::Drop(Closed::Probe)).into();
                 }
+                let zone = self.node_zone(half.remote);
                 self.by_record_from_address(half, pod, Unnamed::NodeAddress)
+                    .in_zone(zone)
             }
             Class::Ambiguous => self.by_record_from_address(half, pod, Unnamed::Ambiguous),
             Class::Unknown if !self.waited(half, self.config.patience) => Mode::Wait(None).into(),
@@ -368,6 +402,7 @@ impl Resolver<'_> {
                         provisional: private,
                     }),
                     service: None,
+                    zone: Zone::UNKNOWN,
                     by_patience: private,
                 }
             }

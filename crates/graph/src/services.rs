@@ -10,6 +10,7 @@ use crate::half::Half;
 use crate::input::{Endpoint, EndpointPort, EndpointSlice, ServicePort};
 use crate::intern::EntityRef;
 use crate::inventory::{Inventory, Naming};
+use crate::zones::{CommonZone, Zone};
 
 /// Who answers for a port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +43,8 @@ struct Behind {
 /// Past endpoints kept per Service; a Service that loses more in ten minutes is rolled out anew.
 const PAST: usize = 4_096;
 
-/// By port of a Service: who answers, and until when this is taken as it is.
-type Answers = HashMap<(u16, Transport), (Backing, Time)>;
+/// By port of a Service: who answers and in which zone, and until when this is taken as it is.
+type Answers = HashMap<(u16, Transport), ((Backing, Zone), Time)>;
 
 /// EndpointSlices by Service.
 #[derive(Debug, Default)]
@@ -201,7 +202,7 @@ impl Inventory {
         }
     }
 
-    /// Who answers for `port` of `service` at `at`. `memory`: how long a former endpoint still counts.
+    /// Who answers for `port` of `service` at `at`, and in which zone if all are in one. `memory`: how long a former endpoint still counts.
     pub(crate) fn backing(
         &mut self,
         service: &Arc<ServiceKey>,
@@ -209,7 +210,7 @@ impl Inventory {
         at: Time,
         now: Time,
         memory: i64,
-    ) -> Backing {
+    ) -> (Backing, Zone) {
         let recent = now.since(at) < memory;
         let cached = self
             .endpoints
@@ -235,45 +236,59 @@ impl Inventory {
         backing
     }
 
-    fn judge_backing(&self, candidates: &[(&Endpoint, u16)], at: Time) -> Backing {
+    fn judge_backing(&self, candidates: &[(&Endpoint, u16)], at: Time) -> (Backing, Zone) {
         let mut workloads: HashSet<(EntityRef, u16)> = HashSet::new();
         let mut outside: HashSet<(IpAddr, u16)> = HashSet::new();
         let (mut waiting, mut node) = (false, false);
+        let mut zone = CommonZone::default();
         for &(endpoint, port) in candidates {
-            let mut pod = |uid: &str| match self.pod(uid).map(|(_, entry)| &entry.naming) {
-                None | Some(Naming::Waiting(_)) => waiting = true,
-                Some(Naming::Provisional(entity) | Naming::Final(entity)) => {
-                    workloads.insert((entity.clone(), port));
+            let mut pod = |uid: &str, zone: &mut CommonZone| {
+                let entry = self.pod(uid).map(|(_, entry)| entry);
+                zone.add(entry.map_or(Zone::UNKNOWN, |entry| self.zone_of(&entry.pod.node)));
+                match entry.map(|entry| &entry.naming) {
+                    None | Some(Naming::Waiting(_)) => waiting = true,
+                    Some(Naming::Provisional(entity) | Naming::Final(entity)) => {
+                        workloads.insert((entity.clone(), port));
+                    }
                 }
             };
             if let Some(uid) = &endpoint.pod_uid {
-                pod(uid);
+                pod(uid, &mut zone);
                 continue;
             }
             for &address in &endpoint.addresses {
                 match self.book.pod_at(address, at) {
-                    PodAt::One(uid) | PodAt::Former(uid) => pod(&uid),
-                    PodAt::Ambiguous => node = true,
-                    PodAt::Nobody if self.book.is_node(address, true) => node = true,
+                    PodAt::One(uid) | PodAt::Former(uid) => pod(&uid, &mut zone),
+                    PodAt::Ambiguous => {
+                        zone.add(Zone::UNKNOWN);
+                        node = true;
+                    }
+                    PodAt::Nobody if self.book.is_node(address, true) => {
+                        for name in self.book.nodes_of(address) {
+                            zone.add(self.zone_of(&name));
+                        }
+                        node = true;
+                    }
                     PodAt::Nobody => {
+                        zone.add(Zone::UNKNOWN);
                         outside.insert((address, port));
                     }
                 }
             }
         }
-        if node || workloads.len() + outside.len() > 1 {
-            return Backing::Several;
-        }
-        if waiting {
-            return Backing::Waiting;
-        }
-        if let Some((entity, port)) = workloads.into_iter().next() {
-            return Backing::One(entity, port);
-        }
-        outside
-            .into_iter()
-            .next()
-            .map_or(Backing::Nobody, |(address, port)| Backing::Address(address, port))
+        let backing = if node || workloads.len() + outside.len() > 1 {
+            Backing::Several
+        } else if waiting {
+            Backing::Waiting
+        } else if let Some((entity, port)) = workloads.into_iter().next() {
+            Backing::One(entity, port)
+        } else {
+            outside
+                .into_iter()
+                .next()
+                .map_or(Backing::Nobody, |(address, port)| Backing::Address(address, port))
+        };
+        (backing, zone.get())
     }
 
     /// The Service a client half-edge's address and port belong to; without a port when the Service has no such one.

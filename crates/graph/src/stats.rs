@@ -60,6 +60,12 @@ pub struct Stats {
     pub services: usize,
     /// Addresses somebody has or had.
     pub addresses: usize,
+    /// Zones that nodes had or objects named.
+    pub zones: usize,
+    /// Pairs of zones between which something was counted.
+    pub zone_pairs: usize,
+    /// Edges with more pairs of zones than are kept.
+    pub zones_truncated: usize,
 }
 
 /// Counters by reason.

@@ -1,5 +1,7 @@
 //! What the graph says about an edge: plain values, complete in themselves, for whoever writes objects or metrics.
 
+use std::sync::Arc;
+
 use crate::closed_list::closed_list;
 use crate::entity::{EdgeKey, Time};
 use crate::input::Counters;
@@ -88,6 +90,17 @@ pub struct Figures {
     pub retransmits: u64,
 }
 
+/// Bytes between two zones.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ZoneBytes {
+    /// Zone of the client.
+    pub client: Arc<str>,
+    /// Zone of the server.
+    pub server: Arc<str>,
+    /// Payload bytes, both directions added up.
+    pub bytes: u64,
+}
+
 /// One edge as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeView {
@@ -107,6 +120,9 @@ pub struct EdgeView {
     pub last_failure: Option<Time>,
     /// Totals; sent and received as the client sees them. `lost` is what is known to be missing.
     pub totals: Counters,
+    /// The part of the bytes of which both zones are known, by client zone and server zone; at most 16 pairs, together
+    /// never more than the totals' bytes.
+    pub zones: Vec<ZoneBytes>,
     /// Figures of the last minutes.
     pub window: Figures,
     /// Set when one end has no proper name.
@@ -130,6 +146,8 @@ pub struct Seed {
     pub last_seen: Time,
     /// Totals as the client sees them; gauges and fields the object does not hold are 0.
     pub totals: Counters,
+    /// Bytes by zone.
+    pub zones: Vec<ZoneBytes>,
     /// What the object's `Resolved` condition says.
     pub unresolved: Option<Unresolved>,
     /// What the object's `Complete` condition says.

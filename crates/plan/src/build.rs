@@ -16,7 +16,7 @@ use leyline_graph::{
 use crate::{
     config::Config,
     record::{Said, Written},
-    totals::Totals,
+    totals::{self, Totals},
 };
 
 /// `metadata.generation` of our objects: spec is immutable, so it is never another one.
@@ -94,6 +94,7 @@ pub(crate) fn status(view: &EdgeView, parts: &Parts, config: &Config) -> Service
         counted_since: Some(object_time(parts.counted_since)),
         connections: Some(parts.totals.connections()),
         bytes: Some(parts.totals.bytes()),
+        zones: totals::zones(view),
         window: network
             .as_ref()
             .map(|_| figures::period(seconds(view.window.length).max(1))),

@@ -1,12 +1,14 @@
 //! From an object back to what it says: after a restart, and of what another replica wrote.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ObjectTime;
 use leyline_api::{
     Condition, ConditionStatus, ConditionType, EntityRef, Evidence, ServiceDependency, ServiceDependencySpec,
     ServiceDependencyStatus, Transport, conditions::ResolvedReason, labels, names,
 };
 use leyline_graph::{
-    End, Incomplete, Seed, ServiceRef, Unnamed, Unresolved,
+    End, Incomplete, Seed, ServiceRef, Unnamed, Unresolved, ZoneBytes,
     entity::{self, EdgeKey, Entity, Time},
 };
 
@@ -98,9 +100,22 @@ pub(crate) fn seed(object: &ServiceDependency, now: Time) -> Seed {
         first_seen,
         last_seen: status.last_seen.as_ref().map_or(made, time).max(first_seen),
         totals: Totals::read(status).counters(),
+        zones: zones(status),
         unresolved: said(status).and_then(|said| said.unresolved),
         incomplete: said(status).map(|said| said.incomplete).unwrap_or_default(),
     }
+}
+
+/// Bytes by zone; what no planner writes is left out.
+fn zones(status: &ServiceDependencyStatus) -> Vec<ZoneBytes> {
+    let zones = status.zones.iter().filter_map(|zone| {
+        Some(ZoneBytes {
+            client: Arc::from(zone.client.as_str()),
+            server: Arc::from(zone.server.as_str()),
+            bytes: u64::try_from(zone.bytes).ok()?,
+        })
+    });
+    zones.collect()
 }
 
 /// When the dependency was first seen, and since when its totals count.

@@ -169,7 +169,7 @@ impl Record {
 
     /// The totals to write for this view.
     pub(crate) fn totals_of(&self, view: &EdgeView) -> Totals {
-        Totals::of(&view.totals).at_least(self.totals)
+        Totals::of(view).at_least(self.totals)
     }
 
     /// The object was read: its totals and what it says of the past hold here too.

@@ -1,7 +1,9 @@
 //! Totals as the object holds them. They never go back.
 
-use leyline_api::{Bytes, Connections, Failures, ServiceDependencyStatus, figures::count};
-use leyline_graph::input::Counters;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use leyline_api::{Bytes, Connections, Failures, ServiceDependencyStatus, ZoneBytes, figures::count};
+use leyline_graph::{EdgeView, input::Counters};
 
 /// Cumulative counts, and how many connections are open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -15,10 +17,34 @@ pub(crate) struct Totals {
     pub(crate) sent: i64,
     pub(crate) received: i64,
     pub(crate) active: i64,
+    /// Fingerprint of the bytes by zone, 0 for none: a difference is a difference of figures. The list itself stays with
+    /// the graph, which goes on from the object's after a restart.
+    pub(crate) zones: u64,
+}
+
+/// Bytes by zone as the object holds them.
+pub(crate) fn zones(view: &EdgeView) -> Vec<ZoneBytes> {
+    let zones = view.zones.iter().map(|zone| ZoneBytes {
+        client: zone.client.to_string(),
+        server: zone.server.to_string(),
+        bytes: count(zone.bytes),
+    });
+    zones.collect()
+}
+
+/// Equal for lists of the same pairs, in whatever order the API server gives them back.
+fn fingerprint(mut zones: Vec<(&str, &str, i64)>) -> u64 {
+    if zones.is_empty() {
+        return 0;
+    }
+    zones.sort_unstable();
+    let mut hasher = DefaultHasher::new();
+    zones.hash(&mut hasher);
+    hasher.finish().max(1)
 }
 
 impl Totals {
-    pub(crate) fn of(counters: &Counters) -> Self {
+    pub(crate) fn of(view: &EdgeView) -> Self {
         // Times and segments belong to the window; adopted connections are in `active`; `lost` is in the conditions.
         let Counters {
             opened,
@@ -36,7 +62,11 @@ impl Totals {
             rtt_samples: _,
             retransmits: _,
             lost: _,
-        } = *counters;
+        } = view.totals;
+        let zones = view
+            .zones
+            .iter()
+            .map(|zone| (&*zone.client, &*zone.server, count(zone.bytes)));
         Self {
             opened: count(opened),
             refused: count(refused),
@@ -47,6 +77,7 @@ impl Totals {
             sent: count(bytes_sent),
             received: count(bytes_received),
             active: count(active),
+            zones: fingerprint(zones.collect()),
         }
     }
 
@@ -66,6 +97,10 @@ impl Totals {
             reset,
         } = failures.unwrap_or_default();
         let Bytes { sent, received } = status.bytes.unwrap_or_default();
+        let zones = status
+            .zones
+            .iter()
+            .map(|zone| (&*zone.client, &*zone.server, zone.bytes));
         Self {
             opened,
             refused,
@@ -76,6 +111,7 @@ impl Totals {
             sent,
             received,
             active,
+            zones: fingerprint(zones.collect()),
         }
     }
 
@@ -91,6 +127,7 @@ impl Totals {
             sent: self.sent.max(floor.sent),
             received: self.received.max(floor.received),
             active: self.active,
+            zones: self.zones,
         }
     }
 

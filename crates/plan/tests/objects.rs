@@ -107,6 +107,24 @@ fn a_restart_writes_nothing_and_loses_nothing() {
         (seed.totals.opened, seed.totals.bytes_sent, seed.first_seen),
         (7, 7 * 71, START)
     );
+    assert_eq!(seed.zones, [world::zone("a", 7 * 70)]);
+    // The API server may give the list back in another order.
+    let (place, mut object) = w.objects.pop_first().unwrap();
+    let zones = &mut object.status.as_mut().unwrap().zones;
+    zones.push(leyline_api::ZoneBytes {
+        client: "0".into(),
+        ..zones[0].clone()
+    });
+    let key = seed.key.clone();
+    w.objects.insert(place, object);
+    w.edges
+        .get_mut(&key)
+        .unwrap()
+        .zones
+        .insert(0, world::zone("0", 7 * 70));
+    w.restart();
+    w.run(10 * MINUTE);
+    assert_eq!(w.writes(), []);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use leyline_graph::{
     entity::{EdgeKey, Entity, Time},
 };
 use leyline_plan::{Lane, Outcome};
-use world::{DAY, HOUR, MINUTE, SECOND, START, What, World, key};
+use world::{DAY, HOUR, MINUTE, SECOND, START, What, World, key, zone};
 
 #[test]
 fn a_new_edge_is_written_at_once_and_whole() {
@@ -156,6 +156,49 @@ fn a_sweep_every_ten_seconds_is_not_quiet() {
         (9..=12).contains(&writes),
         "{writes} writes in ten minutes of a connection that is used all the time"
     );
+}
+
+#[test]
+fn bytes_by_zone_are_written_with_the_totals_and_no_more_often() {
+    let mut w = World::new();
+    let cart = key("cart", "redis");
+    w.connect(&cart, 1);
+    w.run(0);
+    let zones = |w: &World| -> Vec<String> {
+        let status = w.only().status.clone().unwrap();
+        let zones = status.zones.into_iter();
+        zones
+            .map(|zone| format!("{}>{} {}", zone.client, zone.server, zone.bytes))
+            .collect()
+    };
+    assert_eq!(zones(&w), ["a>b 70"]);
+    w.writes();
+    // The server's node, which knows the zones, reports a second later than the client's.
+    for round in 2..=10 * 60 {
+        w.edge(&cart, |view| view.totals.bytes_sent += 71);
+        w.run(SECOND / 2);
+        w.edge(&cart, |view| {
+            view.zones = vec![zone("a", 30), zone("c", round * 40)]
+        });
+        w.run(SECOND / 2);
+    }
+    let writes = w.writes();
+    assert!(writes.iter().all(|w| *w == (Lane::Figures, What::Status)));
+    assert!(
+        (9..=10).contains(&writes.len()),
+        "{} writes in ten minutes",
+        writes.len()
+    );
+    w.run(MINUTE);
+    assert_eq!(zones(&w), ["a>b 30", "c>b 24000"]);
+    w.writes();
+    w.run(20 * MINUTE);
+    assert_eq!(w.writes(), [], "a quiet edge costs nothing");
+    // Proof that comes later moves bytes between pairs: one more write, when it is quiet again.
+    w.edge(&cart, |view| view.zones = vec![zone("c", 24_030)]);
+    w.run(MINUTE);
+    assert_eq!(w.writes(), [(Lane::Figures, What::Status)]);
+    assert_eq!(zones(&w), ["c>b 24030"]);
 }
 
 #[test]

@@ -134,6 +134,9 @@ proptest! {
             let status = object.status.as_ref().unwrap();
             let connections = status.connections.unwrap();
             prop_assert!(connections.opened as u64 >= view.totals.opened, "{connections:?}, {view:?}");
+            let zones: Vec<(&str, u64)> = status.zones.iter().map(|z| (&*z.client, z.bytes as u64)).collect();
+            let known: Vec<(&str, u64)> = view.zones.iter().map(|z| (&*z.client, z.bytes)).collect();
+            prop_assert_eq!(zones, known);
             prop_assert_eq!(connections.active as u64, view.totals.active);
             prop_assert_eq!(status.evidence.len(), 1 + usize::from(view.evidence.server_socket));
         }

@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::answers::Answers;
-use super::{Input, Inventory, Kind, Object, gauges, missing};
+use super::{Input, Inventory, Kind, Object, gauges, missing, zones};
 use crate::admin::Readiness;
 use crate::apply::Work;
 use crate::args::Args;
@@ -26,6 +26,8 @@ use crate::metrics::Metrics;
 const TICK: Duration = Duration::from_millis(200);
 /// Every how many ticks sizes are counted for the metrics.
 const GAUGES_EVERY: u32 = 10;
+/// Every how many ticks bytes by zone are counted: agents read the sockets that stay open every ten seconds.
+const ZONES_EVERY: u32 = 50;
 /// Answers to objects made by hand, per tick: they come after everything else.
 const ANSWERS_PER_TICK: usize = 4;
 
@@ -38,6 +40,8 @@ pub struct Config {
     pub plan: leyline_plan::Config,
     /// How long nodes that have not reported are waited for once the inventory is complete.
     pub settle_after: Duration,
+    /// Most series of bytes by zone.
+    pub zone_series: usize,
 }
 
 impl From<&Args> for Config {
@@ -61,6 +65,7 @@ impl From<&Args> for Config {
             graph: leyline_graph::Config::default(),
             plan,
             settle_after: args.settle_after,
+            zone_series: args.zone_series,
         }
     }
 }
@@ -85,6 +90,7 @@ pub struct Driver {
     leadership: Leadership,
     metrics: Metrics,
     gauges: gauges::Gauges,
+    zones: zones::ZoneCounters,
     readiness: Readiness,
 }
 
@@ -105,6 +111,7 @@ impl Driver {
             ticks: 0,
             leadership,
             gauges: gauges::Gauges::new(metrics.clone()),
+            zones: zones::ZoneCounters::new(config.zone_series, metrics.clone()),
             metrics,
             readiness,
         }
@@ -268,6 +275,9 @@ impl Driver {
         }
         if self.ticks.is_multiple_of(GAUGES_EVERY) {
             self.gauges.set(&self.graph, &self.plan, now);
+        }
+        if self.settled && self.ticks.is_multiple_of(ZONES_EVERY) {
+            self.zones.count(&self.graph, self.leading);
         }
         self.ticks = self.ticks.wrapping_add(1);
     }

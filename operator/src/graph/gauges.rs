@@ -40,6 +40,9 @@ impl Gauges {
             pods,
             services,
             addresses,
+            zones,
+            zone_pairs,
+            zones_truncated,
         } = graph.stats();
         for (reason, count) in closed {
             let last = self.closed.insert(reason, count).unwrap_or(0);
@@ -62,6 +65,8 @@ impl Gauges {
             ("pods", pods),
             ("services", services),
             ("addresses", addresses),
+            ("zones", zones),
+            ("zone_pairs", zone_pairs),
         ];
         for (table, size) in tables {
             self.metrics
@@ -69,6 +74,7 @@ impl Gauges {
                 .get_or_create(&table.into())
                 .set(number(size));
         }
+        self.metrics.zones_truncated.set(number(zones_truncated));
         for (state, count) in plan.states(now) {
             self.metrics
                 .edges

@@ -8,6 +8,7 @@ pub mod answers;
 pub mod driver;
 mod gauges;
 mod missing;
+mod zones;
 
 pub use agents::{Agents, TakeError};
 

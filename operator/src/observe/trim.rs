@@ -319,6 +319,9 @@ fn slice_endpoint(endpoint: SliceEndpoint) -> input::Endpoint {
     }
 }
 
+/// Where a node is.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// A Node as it is read.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, kube::Resource)]
 #[resource(inherit = Node)]
@@ -351,7 +354,9 @@ impl Trim for NodeSource {
 
     fn trim(self) -> Inventory {
         let addresses = self.status.addresses.iter();
+        let mut labels = self.metadata.labels.unwrap_or_default();
         Inventory::Node(input::Node {
+            zone: labels.remove(ZONE).unwrap_or_default(),
             name: self.metadata.name.unwrap_or_default(),
             addresses: addresses
                 .filter(|one| matches!(one.kind.as_str(), "InternalIP" | "ExternalIP"))

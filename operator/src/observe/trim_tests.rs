@@ -77,9 +77,9 @@ fn a_slice_without_endpoints_and_ports_is_empty() {
 }
 
 #[test]
-fn a_node_keeps_its_addresses_and_not_its_names() {
+fn a_node_keeps_its_addresses_and_its_zone_and_not_its_names() {
     let Inventory::Node(node) = trimmed::<NodeSource>(json!({
-        "metadata": {"name": "n1"},
+        "metadata": {"name": "n1", "labels": {ZONE: "west-1", "topology.kubernetes.io/region": "west"}},
         "status": {"addresses": [
             {"type": "InternalIP", "address": "10.250.0.1"}, {"type": "Hostname", "address": "n1"},
             {"type": "ExternalIP", "address": "198.51.100.1"}
@@ -88,6 +88,12 @@ fn a_node_keeps_its_addresses_and_not_its_names() {
         panic!("a Node");
     };
     assert_eq!(node.addresses.len(), 2);
+    assert_eq!(node.zone, "west-1");
+    let Inventory::Node(bare) = trimmed::<NodeSource>(json!({"metadata": {"name": "n2"}, "status": {}}))
+    else {
+        panic!("a Node");
+    };
+    assert_eq!(bare.zone, "");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::model::{Agent, Live, Member, find, socket};
 
 pub(crate) const STEP: i64 = 100;
 pub(crate) const NODES: [&str; 3] = ["n1", "n2", "n3"];
+const ZONES: [&str; 3] = ["west", "east", "west"];
 
 fn node_address(node: usize) -> String {
     format!("10.250.0.{}", node + 1)
@@ -22,6 +23,8 @@ fn gateway(node: usize) -> String {
 pub(crate) type Coming = (i64, Box<dyn FnOnce(&mut World)>);
 /// Connections, bytes sent and received by edge.
 pub(crate) type Truth = BTreeMap<String, (u64, u64, u64)>;
+/// Bytes by edge, client zone and server zone.
+pub(crate) type ZoneTruth = BTreeMap<(String, String, String), u64>;
 
 pub(crate) struct Simulation {
     pub(crate) random: Random,
@@ -36,6 +39,7 @@ pub(crate) struct Simulation {
     /// Inventory events on their way.
     pub(crate) coming: Vec<Coming>,
     pub(crate) truth: Truth,
+    pub(crate) zone_truth: ZoneTruth,
     pub(crate) next: u32,
     pub(crate) faults: Faults,
     /// While the operator is down: when it is back, and what the objects say.
@@ -56,7 +60,7 @@ impl Simulation {
     pub(crate) fn new(seed: u64, masquerade: bool, faults: Faults) -> Self {
         let mut world = World::empty(Config::default());
         for (index, name) in NODES.iter().enumerate() {
-            world.node(name, &node_address(index));
+            world.node_in(name, &node_address(index), ZONES[index]);
             world.hello(name, EPOCH);
         }
         for (name, address, port) in [("api", "10.96.0.8", 80), ("redis", "10.96.0.9", 6379)] {
@@ -93,6 +97,7 @@ impl Simulation {
             live: Vec::new(),
             coming: Vec::new(),
             truth: BTreeMap::new(),
+            zone_truth: BTreeMap::new(),
             next: 0,
             faults,
             operator_down: None,
@@ -357,6 +362,9 @@ impl Simulation {
             let truth = self.truth.entry(edge.clone()).or_default();
             truth.1 += sent;
             truth.2 += received;
+            let zone = |member: &Member| ZONES[member.node].to_owned();
+            let between = (edge.clone(), zone(&live.client), zone(&live.server));
+            *self.zone_truth.entry(between).or_default() += sent + received;
         }
         for (side, (node, _)) in live.halves.iter().enumerate() {
             let (sent, received) = if side == 0 {

@@ -6,7 +6,7 @@ use leyline_graph::Config;
 use leyline_graph::entity::{Time, Transport};
 use leyline_graph::input::{Connection, Counters, Definition, Measurement, Report, Role, Subject, Witness};
 
-use crate::support::{EPOCH, Random, World, ip, pod, slice};
+use crate::support::{EPOCH, N1, Random, World, ip, pod, slice};
 
 const ADDRESSES: [&str; 8] = [
     "10.244.0.5",
@@ -216,6 +216,7 @@ fn nothing_an_agent_sends_makes_the_graph_panic_or_grow() {
                     }
                 }
                 9 => world.pass(random.between(0, 40_000)),
+                10 => world.node_in("n1", N1, random.pick(&["", "west", "east"])),
                 _ => {
                     let report = report(&mut liar, &mut random, world.now);
                     accepted += u32::from(world.graph.report("n1", epoch, report, world.time()).is_ok());
@@ -228,7 +229,11 @@ fn nothing_an_agent_sends_makes_the_graph_panic_or_grow() {
             );
             // Those of former epochs that still wait for a name are among the waiting.
             assert!(stats.half_edges <= 20 + 6 + 5, "{stats:?}");
-            world.edges();
+            for edge in world.edges().into_values() {
+                let placed: u128 = edge.zones.iter().map(|zone| u128::from(zone.bytes)).sum();
+                let bytes = u128::from(edge.totals.bytes_sent) + u128::from(edge.totals.bytes_received);
+                assert!(placed <= bytes, "{edge:?}");
+            }
         }
         assert!(
             accepted > 20,

@@ -22,3 +22,4 @@ mod special_services;
 mod support;
 mod truth;
 mod witnesses;
+mod zones;

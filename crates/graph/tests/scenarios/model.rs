@@ -92,6 +92,7 @@ pub(crate) fn seed(edge: EdgeView) -> Seed {
         first_seen: edge.first_seen,
         last_seen: edge.last_seen,
         totals: edge.totals,
+        zones: edge.zones,
         unresolved: edge.unresolved,
         incomplete: edge.incomplete,
     }

@@ -4,8 +4,16 @@ use std::collections::BTreeMap;
 
 use leyline_graph::EdgeView;
 
-use crate::cluster::{Coming, NODES, STEP, Simulation, Truth};
+use crate::cluster::{Coming, NODES, STEP, Simulation, Truth, ZoneTruth};
 use crate::model::{Agent, seed, socket};
+
+/// What the graph says in the end, and what it should say.
+pub(crate) struct Outcome {
+    pub(crate) edges: BTreeMap<String, EdgeView>,
+    pub(crate) truth: Truth,
+    pub(crate) zone_truth: ZoneTruth,
+    pub(crate) stats: String,
+}
 
 impl Simulation {
     /// An agent sends what changed.
@@ -201,14 +209,32 @@ impl Simulation {
         self.world.pass(STEP);
     }
 
-    pub(crate) fn run(mut self) -> (BTreeMap<String, EdgeView>, Truth, String) {
+    /// Whatever is known of zones at any time, it is never more than the edge has.
+    fn check_zones(&self) {
+        for (name, edge) in self.world.edges() {
+            let placed: u64 = edge.zones.iter().map(|zone| zone.bytes).sum();
+            let bytes = edge.totals.bytes_sent + edge.totals.bytes_received;
+            assert!(placed <= bytes, "{name}: {:?} of {bytes} bytes", edge.zones);
+        }
+    }
+
+    pub(crate) fn run(mut self) -> Outcome {
         for _ in 0..900 {
             self.step(true);
+            if self.world.now % 2_000 == 0 {
+                self.check_zones();
+            }
         }
         for _ in 0..900 {
             self.step(false);
         }
         let stats = format!("{:?}", self.world.graph.stats());
-        (self.world.edges(), self.truth, stats)
+        self.check_zones();
+        Outcome {
+            edges: self.world.edges(),
+            truth: self.truth,
+            zone_truth: self.zone_truth,
+            stats,
+        }
     }
 }

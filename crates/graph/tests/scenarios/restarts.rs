@@ -55,6 +55,7 @@ fn seed(opened: u64, sent: u64) -> Seed {
             bytes_sent: sent,
             ..Counters::default()
         },
+        zones: Vec::new(),
         unresolved: None,
         incomplete: Incomplete::default(),
     }

@@ -79,9 +79,15 @@ impl World {
     }
 
     pub(crate) fn node(&mut self, name: &str, address: &str) {
+        self.node_in(name, address, "");
+    }
+
+    /// A node with a zone label, unless it is empty.
+    pub(crate) fn node_in(&mut self, name: &str, address: &str, zone: &str) {
         let node = Node {
             name: name.to_owned(),
             addresses: vec![ip(address)],
+            zone: zone.to_owned(),
         };
         self.nodes.insert(name.to_owned(), node.clone());
         self.graph.apply_node(node, self.time());

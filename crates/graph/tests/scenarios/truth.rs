@@ -1,17 +1,36 @@
 //! What the graph says of simulated clusters, against the truth.
 
-use crate::cluster::{Faults, Simulation, Truth};
+use crate::cluster::{Faults, Simulation, Truth, ZoneTruth};
+use crate::passage::Outcome;
 
 /// How many clusters to simulate; more by hand, with LEYLINE_SEEDS.
 fn seeds() -> u64 {
     std::env::var("LEYLINE_SEEDS").map_or(3, |text| text.parse().unwrap())
 }
 
+/// Bytes by edge and zones.
+fn placed(outcome: &Outcome) -> ZoneTruth {
+    let zones = outcome.edges.iter().flat_map(|(name, edge)| {
+        edge.zones.iter().map(move |zone| {
+            let between = (name.clone(), zone.client.to_string(), zone.server.to_string());
+            (between, zone.bytes)
+        })
+    });
+    zones.collect()
+}
+
 #[test]
 fn edges_and_their_totals_equal_the_truth() {
     for seed in 1..=seeds() {
         for masquerade in [false, true] {
-            let (edges, truth, stats) = Simulation::new(seed, masquerade, Faults::default()).run();
+            let outcome = Simulation::new(seed, masquerade, Faults::default()).run();
+            let zones = placed(&outcome);
+            let Outcome {
+                edges,
+                truth,
+                zone_truth,
+                stats,
+            } = outcome;
             let observed: Truth = edges
                 .into_iter()
                 .map(|(name, edge)| {
@@ -27,6 +46,7 @@ fn edges_and_their_totals_equal_the_truth() {
                 })
                 .collect();
             assert_eq!(observed, truth, "seed {seed}, masquerade {masquerade}: {stats}");
+            assert_eq!(zones, zone_truth, "seed {seed}, masquerade {masquerade}: {stats}");
         }
     }
 }
@@ -86,7 +106,14 @@ fn whatever_agents_miss_becomes_no_edge_of_another_name() {
 fn restarts(faults: Faults) {
     for seed in 1..=seeds() {
         for masquerade in [false, true] {
-            let (edges, truth, stats) = Simulation::new(seed, masquerade, faults).run();
+            let outcome = Simulation::new(seed, masquerade, faults).run();
+            for (between, bytes) in placed(&outcome) {
+                let most = outcome.zone_truth.get(&between).copied().unwrap_or(0);
+                assert!(bytes <= most, "{between:?}: {bytes} of {most} bytes");
+            }
+            let Outcome {
+                edges, truth, stats, ..
+            } = outcome;
             for (name, edge) in edges.iter().filter(|(name, _)| !truth.contains_key(*name)) {
                 println!("invented {name}: {edge:?}");
             }

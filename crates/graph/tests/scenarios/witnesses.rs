@@ -219,6 +219,7 @@ fn a_node_without_agent_is_not_waited_for() {
         leyline_graph::input::Node {
             name: "n3".to_owned(),
             addresses: vec![crate::support::ip("10.250.0.3")],
+            zone: String::new(),
         },
         world.time(),
     );

@@ -5,7 +5,7 @@
 
 use leyline_api::{ServiceDependency, State};
 use leyline_graph::{
-    EdgeView, Evidence, Figures, Incomplete,
+    EdgeView, Evidence, Figures, Incomplete, ZoneBytes,
     entity::{EdgeKey, Entity, Time, Transport},
     input::Counters,
 };
@@ -98,6 +98,8 @@ impl World {
             seeded.incomplete = seed.incomplete;
             seeded.last_seen = seeded.last_seen.max(seed.last_seen);
             seeded.totals.opened = seeded.totals.opened.max(seed.totals.opened);
+            seeded.totals.bytes_sent = seeded.totals.bytes_sent.max(seed.totals.bytes_sent);
+            seeded.zones = seeded.zones.clone().max(seed.zones);
         }
         self.restart();
     }
@@ -119,6 +121,9 @@ impl World {
         self.edge(key, |view| {
             view.totals.opened += connections;
             view.totals.bytes_sent += connections * 71;
+            // One of 71 bytes is of an unknown zone.
+            let before = view.zones.first().map_or(0, |zone| zone.bytes);
+            view.zones = vec![zone("a", before + connections * 70)];
             view.last_success = Some(now);
         });
     }
@@ -226,6 +231,8 @@ impl World {
         );
         let (a, b) = (before.bytes.unwrap(), after.bytes.unwrap());
         assert!(a.sent <= b.sent && a.received <= b.received, "{a:?} to {b:?}");
+        let placed: i64 = after.zones.iter().map(|zone| zone.bytes).sum();
+        assert!(placed <= b.sent + b.received, "{:?} of {b:?}", after.zones);
     }
 
     /// The object of the only edge.
@@ -266,6 +273,15 @@ pub(crate) fn key(client: &str, server: &str) -> EdgeKey {
     }
 }
 
+/// Bytes from this zone to zone b.
+pub(crate) fn zone(client: &str, bytes: u64) -> ZoneBytes {
+    ZoneBytes {
+        client: client.into(),
+        server: "b".into(),
+        bytes,
+    }
+}
+
 pub(crate) fn view(key: &EdgeKey, now: Time) -> EdgeView {
     EdgeView {
         key: key.clone(),
@@ -279,6 +295,7 @@ pub(crate) fn view(key: &EdgeKey, now: Time) -> EdgeView {
         last_success: None,
         last_failure: None,
         totals: Counters::default(),
+        zones: Vec::new(),
         window: Figures {
             length: 5 * MINUTE,
             connect_us: Some(1_234),

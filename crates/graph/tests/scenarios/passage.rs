@@ -23,7 +23,6 @@ impl Simulation {
             return;
         }
         self.world.lost.insert(NODES[node].to_owned(), agent.lost);
-        let now = self.world.now;
         let mut halves = Vec::new();
         for index in 0..agent.halves.len() {
             if !std::mem::take(&mut agent.dirty[index]) {
@@ -41,9 +40,6 @@ impl Simulation {
                 .collect();
             halves.push(half);
         }
-        agent
-            .sockets
-            .retain(|socket| !socket.record.closed || socket.record.seen.unwrap() > now - 30_000);
         self.world.report(NODES[node], halves);
     }
 
@@ -186,6 +182,10 @@ impl Simulation {
         }
         self.operator_comes_back();
         for (node, name) in NODES.iter().enumerate() {
+            // What was sent is kept for streams that begin a little later, and for no others.
+            self.agents[node].sockets.retain(|socket| {
+                !socket.record.closed || socket.changed || socket.record.seen.unwrap() > now - 30_000
+            });
             if self.agents[node].away_until.is_some_and(|back| back <= now) {
                 self.come_back(node);
             }

@@ -36,6 +36,33 @@ pub fn xtask(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// A cluster that works in another way, until the value is dropped.
+#[derive(Debug)]
+pub struct Switched {
+    back: &'static [&'static str],
+}
+
+impl Switched {
+    /// Runs `xtask cluster <there>` now, and `xtask cluster <back>` in the end.
+    ///
+    /// # Errors
+    /// As [`xtask`].
+    pub fn to(there: &[&str], back: &'static [&'static str]) -> Result<Self> {
+        // Made first: half of a switch is undone as well.
+        let switched = Self { back };
+        xtask(&[&["cluster"], there].concat())?;
+        Ok(switched)
+    }
+}
+
+impl Drop for Switched {
+    fn drop(&mut self) {
+        if let Err(error) = xtask(&[&["cluster"], self.back].concat()) {
+            eprintln!("`cluster {}` failed: {error:#}", self.back.join(" "));
+        }
+    }
+}
+
 /// Sends SIGKILL to the process of each pod of a program of Leyline. Gives how many there were.
 ///
 /// # Errors

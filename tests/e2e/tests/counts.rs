@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use leyline_e2e::faults::Switched;
+use leyline_e2e::kubectl::Kubectl;
 use leyline_e2e::manifest::{server, service, work};
 use leyline_e2e::score::{Edge, End};
 use leyline_e2e::stage::Stage;
 use leyline_e2e::{edges, leyline, traffic, wait};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PORT: u16 = 9000;
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -118,6 +120,152 @@ fn connections_and_bytes_are_exact_when_closed_cleanly() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Clients in both zones call a Service over both zones. Traffic between the nodes is masqueraded: only the two halves of each
+/// connection together tell where it went.
+#[test]
+#[ignore = "needs the two-node cluster"]
+fn bytes_by_zone_are_right_within_one_percent() -> Result<()> {
+    bytes_by_zone("zones")
+}
+
+#[test]
+#[ignore = "needs the two-node cluster"]
+fn bytes_by_zone_are_right_without_masquerading_as_well() -> Result<()> {
+    let _plain = Switched::to(&["masquerade", "off"], &["masquerade", "on"])?;
+    bytes_by_zone("zones-plain")
+}
+
+const ZONES: [(&str, &str); 2] = [("node-a", "zone-a"), ("node-b", "zone-b")];
+
+fn bytes_by_zone(name: &str) -> Result<()> {
+    Stage::run(name, |stage| {
+        let _labels = ZoneLabels::set(&stage.kubectl)?;
+        answering(stage, 2)?;
+        let start = traffic::start_in(SERVICE_KNOWN);
+        let args = [
+            "connect",
+            "--to=answer:80",
+            "--count=400",
+            "--rate=100",
+            "--request-bytes=250",
+            "--reply-bytes=20000",
+            "--close=client",
+            &start,
+        ];
+        for (node, zone) in ZONES {
+            let client = work(&format!("from-{zone}"), &args).on(node);
+            stage.apply(&[client.job(&stage.namespace, 1)])?;
+        }
+        let servers = zones_of_pods(stage, "answer")?;
+        for (_, zone) in ZONES {
+            let client = format!("from-{zone}");
+            let count = traffic::total(stage, &client, 1, PATIENCE)?;
+            ensure!(
+                (count.opened, count.broken) == (400, 0),
+                "{client} counted {count:?}"
+            );
+            // Every exchange has the same size.
+            let bytes = (count.sent + count.received) / count.opened;
+            let wanted: BTreeMap<(String, String), u64> = servers
+                .iter()
+                .map(|(pod, to)| ((zone.to_owned(), to.clone()), count.answered_by(pod) * bytes))
+                .collect();
+            ensure!(
+                wanted.len() == 2 && wanted.values().all(|&bytes| bytes > 0),
+                "one zone answered everything: the test proves too little; {count:?}"
+            );
+            let edge = edge(stage, &client);
+            wait::until("the bytes by zone", QUIET, || {
+                let found = edges::one(&stage.kubectl, &edge)?;
+                zones_are(&found, &wanted)
+            })?;
+        }
+        Ok(())
+    })
+}
+
+/// Exactly these pairs, each within one percent, and together no more than the edge has.
+fn zones_are(found: &edges::Dependency, wanted: &BTreeMap<(String, String), u64>) -> Result<()> {
+    let zones = found
+        .status
+        .get("zones")
+        .and_then(Value::as_array)
+        .context("no zones")?;
+    let seen: BTreeMap<(String, String), u64> = zones
+        .iter()
+        .map(|zone| {
+            let text = |key: &str| {
+                zone.get(key)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            let bytes = zone.get("bytes").and_then(Value::as_u64).unwrap_or_default();
+            ((text("client"), text("server")), bytes)
+        })
+        .collect();
+    let close = |(pair, wanted): (&(String, String), &u64)| {
+        seen.get(pair)
+            .is_some_and(|seen| seen.abs_diff(*wanted) * 100 <= *wanted)
+    };
+    ensure!(
+        seen.len() == wanted.len() && wanted.iter().all(close),
+        "{}: {seen:?}, the client counted {wanted:?}",
+        found.edge
+    );
+    let placed: u64 = seen.values().sum();
+    let all = found.figure("/bytes/sent") + found.figure("/bytes/received");
+    ensure!(
+        placed <= all,
+        "{}: {placed} of {all} bytes have zones",
+        found.edge
+    );
+    Ok(())
+}
+
+/// The pods of a Deployment with the zones of their nodes.
+fn zones_of_pods(stage: &Stage, app: &str) -> Result<Vec<(String, String)>> {
+    let pods = stage.pods(app)?;
+    let zone = |pod: String| {
+        let found = stage
+            .kubectl
+            .get(&["pod", "--namespace", &stage.namespace, &pod])?;
+        let node = found.pointer("/spec/nodeName").and_then(Value::as_str);
+        let zone = ZONES.iter().find(|(name, _)| Some(*name) == node);
+        let (_, zone) = zone.with_context(|| format!("{pod} is on {node:?}"))?;
+        Ok((pod, (*zone).to_owned()))
+    };
+    pods.into_iter().map(zone).collect()
+}
+
+/// Labels of the nodes, until the value is dropped.
+struct ZoneLabels<'a>(&'a Kubectl);
+
+impl<'a> ZoneLabels<'a> {
+    const LABEL: &'static str = "topology.kubernetes.io/zone";
+
+    fn set(kubectl: &'a Kubectl) -> Result<Self> {
+        // Made first: half of the labels are removed as well.
+        let labels = Self(kubectl);
+        for (node, zone) in ZONES {
+            let label = format!("{}={zone}", Self::LABEL);
+            kubectl.run(&["label", "node", node, "--overwrite", &label])?;
+        }
+        Ok(labels)
+    }
+}
+
+impl Drop for ZoneLabels<'_> {
+    fn drop(&mut self) {
+        for (node, _) in ZONES {
+            let label = format!("{}-", Self::LABEL);
+            if let Err(error) = self.0.run(&["label", "node", node, &label]) {
+                eprintln!("{node} keeps its zone: {error:#}");
+            }
+        }
+    }
 }
 
 #[test]

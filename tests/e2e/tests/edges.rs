@@ -7,10 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use leyline_e2e::faults::Switched;
 use leyline_e2e::manifest::{server, service, work};
 use leyline_e2e::score::End;
 use leyline_e2e::stage::Stage;
-use leyline_e2e::{edges, faults, traffic, wait};
+use leyline_e2e::{edges, traffic, wait};
 use serde_json::{Value, json};
 
 const PORT: u16 = 9000;
@@ -40,28 +41,6 @@ fn the_same_over_ipv6() -> Result<()> {
 fn the_same_without_masquerading_between_the_nodes() -> Result<()> {
     let _plain = Switched::to(&["masquerade", "off"], &["masquerade", "on"])?;
     two_deployments("two-deployments-plain", "IPv4")
-}
-
-/// A cluster that works in another way, until the value is dropped.
-struct Switched {
-    back: &'static [&'static str],
-}
-
-impl Switched {
-    fn to(there: &[&str], back: &'static [&'static str]) -> Result<Self> {
-        // Made first: half of a switch is undone as well.
-        let switched = Self { back };
-        faults::xtask(&[&["cluster"], there].concat())?;
-        Ok(switched)
-    }
-}
-
-impl Drop for Switched {
-    fn drop(&mut self) {
-        if let Err(error) = faults::xtask(&[&["cluster"], self.back].concat()) {
-            eprintln!("`cluster {}` failed: {error:#}", self.back.join(" "));
-        }
-    }
 }
 
 /// A Service with an address of this family only.

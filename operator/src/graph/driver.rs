@@ -303,6 +303,8 @@ impl Driver {
         self.settled = true;
         self.graph.settle(now);
         self.plan.settle(now);
+        // What is known so far is from before: only what comes now moves the counters.
+        self.zones.count(&self.graph, self.leading);
         self.metrics.graph_settled.set(1);
     }
 

@@ -14,3 +14,4 @@ mod objects;
 mod operator;
 mod refused;
 mod wait;
+mod zones;

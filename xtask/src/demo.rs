@@ -89,7 +89,7 @@ pub(crate) fn down() -> Result<()> {
 }
 
 /// Installs Leyline as a user does, and replaces pods that run an older build of the images.
-fn install(kubectl: &Kubectl) -> Result<()> {
+pub(crate) fn install(kubectl: &Kubectl) -> Result<()> {
     apply(kubectl, "config/default")?;
     for (workload, image) in LEYLINE.iter().zip([Image::Operator, Image::NodeAgent]) {
         if runs_older_image(kubectl, image)? {

@@ -9,6 +9,7 @@ mod levels;
 mod outside;
 mod setup;
 mod step;
+mod truth;
 mod workspace;
 
 use std::path::PathBuf;
@@ -63,6 +64,9 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// End-to-end checks that can be run by themselves
+    #[command(subcommand)]
+    E2e(truth::E2e),
     /// Measure what the agent costs and sees
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -119,6 +123,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test { levels, keep } => levels::run(&levels, keep),
         Task::Lint => levels::lint(),
         Task::Crds { check } => crds(check),
+        Task::E2e(task) => truth::run(&task),
         Task::Bench(task) => bench::run(&task),
         Task::Cluster(task) => match task {
             ClusterTask::Up => cluster::up(),

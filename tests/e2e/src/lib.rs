@@ -13,4 +13,5 @@ pub mod manifest;
 pub mod score;
 pub mod stage;
 pub mod traffic;
+pub mod truth;
 pub mod wait;

@@ -102,7 +102,7 @@ impl Edge {
             .any(|end| namespaces.contains(&end.namespace.as_str()))
     }
 
-    fn home(&self) -> &str {
+    pub(crate) fn home(&self) -> &str {
         if self.client.namespace.is_empty() {
             HOME
         } else {

@@ -76,6 +76,14 @@ pub(crate) fn identity(image: Image) -> Result<String> {
     archive::identity(&path(image)?)
 }
 
+/// Where the compiled program of an image is.
+pub(crate) fn program_path(image: Image) -> Result<PathBuf> {
+    let program = image
+        .program()
+        .context("an image of Debian packages has no program")?;
+    Ok(program.path())
+}
+
 /// Builds several images, their programs in one go, and gives their archives in the same order.
 pub(crate) fn build_all(images: &[Image]) -> Result<Vec<PathBuf>> {
     let programs: Vec<program::Program> = images.iter().filter_map(|image| image.program()).collect();

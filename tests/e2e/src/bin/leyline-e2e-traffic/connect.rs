@@ -153,7 +153,7 @@ fn exchange(args: &Connect, stream: &mut TcpStream) -> io::Result<String> {
     request.send(stream)?;
     let server = protocol::receive_reply(stream, args.reply_bytes)?;
     match args.close {
-        Close::Server => {
+        Close::Server | Close::Abort => {
             let mut rest = [0; 1];
             let more = stream.read(&mut rest)?;
             if more > 0 {

@@ -23,6 +23,8 @@ pub(crate) enum Close {
     Client,
     /// The client, with a reset.
     Reset,
+    /// The server, with a reset, right after its reply.
+    Abort,
 }
 
 /// What a client asks for.
@@ -43,6 +45,7 @@ impl Request {
             Close::Server => 0,
             Close::Client => 1,
             Close::Reset => 2,
+            Close::Abort => 3,
         };
         let mut head = Vec::with_capacity(REQUEST_HEAD);
         head.extend_from_slice(&u32_bytes(self.length)?);
@@ -65,6 +68,7 @@ impl Request {
                 0 => Close::Server,
                 1 => Close::Client,
                 2 => Close::Reset,
+                3 => Close::Abort,
                 other => return Err(bad(format!("nobody closes with {other}"))),
             },
         };

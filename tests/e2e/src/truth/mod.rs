@@ -11,6 +11,8 @@ pub mod join;
 pub mod judge;
 pub mod log;
 pub mod machine;
+#[cfg(test)]
+mod mutations;
 pub mod play;
 pub mod run;
 pub mod scenario;

@@ -178,6 +178,12 @@ impl Scenario {
         own.any(|(actor, _)| actor.callers() > 0)
     }
 
+    /// Pods that are there before anything begins.
+    #[must_use]
+    pub fn pods(&self) -> usize {
+        self.actors.iter().map(|(_, shape)| shape.pods()).sum()
+    }
+
     /// Processes that are there before anything begins.
     pub(super) fn expected_processes(&self) -> usize {
         let pods = self.actors.iter();

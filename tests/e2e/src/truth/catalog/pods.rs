@@ -179,7 +179,7 @@ fn custom_controller() -> Scenario {
             "apiVersion": "truth.example/v1", "kind": "Crew",
             "metadata": { "name": "blue", "namespace": play.namespace },
         });
-        wait::until("the kind Crew is served", Duration::from_secs(30), || play.apply(&[crew.clone()]))?;
+        wait::until("the kind Crew is served", Duration::from_secs(30), || play.apply(std::slice::from_ref(&crew)))?;
         let uid = play.run(&["get", "crews.truth.example", "blue", "--output=jsonpath={.metadata.uid}"])?;
         ensure!(!uid.is_empty(), "the crew has no uid");
         let shape = Shape::Controlled("truth.example/v1".to_owned(), "Crew".to_owned(), "blue".to_owned(), uid);

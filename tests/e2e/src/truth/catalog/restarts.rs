@@ -14,6 +14,10 @@ use crate::truth::scenario::{Scenario, scenario};
 use crate::wait;
 
 const PORT: &str = "9000";
+/// A connection that is open all the while.
+const STAYS: &str = "to=api:80,until=end";
+/// The same, made while no agent runs.
+const DARK: &str = "to=api:80,until=end,phase=dark";
 const BACK: Duration = Duration::from_secs(120);
 
 /// The family.
@@ -39,11 +43,15 @@ fn killed(name: &'static str, programs: &'static [&'static str]) -> Scenario {
         serde_json::json!({ "selector": { "part": "api" }, "ports": [{ "port": 80, "targetPort": 9000 }] }),
     )
     .with(
-        actor("client-a").on(NODE_A).call("to=api:80,count=120,every=50").call("to=api:80,count=4,until=end,every=10"),
+        actor("client-a").on(NODE_A).call("to=api:80,count=120,every=50").call(STAYS)
+            .call(STAYS)
+            .call(STAYS),
         Shape::Job,
     )
     .with(
-        actor("client-b").on(NODE_B).call("to=api:80,count=120,every=50").call("to=api:80,count=4,until=end,every=10"),
+        actor("client-b").on(NODE_B).call("to=api:80,count=120,every=50").call(STAYS)
+            .call(STAYS)
+            .call(STAYS),
         Shape::Job,
     )
     .then(move |play| {
@@ -81,25 +89,15 @@ fn older() -> Scenario {
     .not_more()
     .with(actor("server").on(NODE_A).listen(PORT), Shape::Deployment(1))
     .service("api", "server", 80, 9000)
-    .with(
-        actor("client-a")
-            .on(NODE_A)
-            .call("to=api:80,count=3,until=end,phase=dark"),
-        Shape::Job,
-    )
-    .with(
-        actor("client-b")
-            .on(NODE_B)
-            .call("to=api:80,count=3,until=end,phase=dark"),
-        Shape::Job,
-    )
+    .with(actor("client-a").on(NODE_A).call(DARK).call(DARK), Shape::Job)
+    .with(actor("client-b").on(NODE_B).call(DARK).call(DARK), Shape::Job)
     .then(|play| {
         let nowhere =
             "{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"truth.example/nowhere\":\"true\"}}}}}";
         let anywhere = "{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":null}}}}";
         agents(play.kubectl, nowhere, 0)?;
         play.begin("dark")?;
-        let stand = play.until("the connections stand", |it| it.dialled >= 2);
+        let stand = play.until("the connections stand", |it| it.dialled >= 4);
         agents(play.kubectl, anywhere, 2)?;
         stand?;
         seen(play, 2)?;

@@ -17,6 +17,9 @@ use crate::setup::go_tools;
 use crate::step::say;
 use crate::{cluster, demo, setup, workspace};
 
+/// Random topologies of some fifteen pods each.
+const SIDE_BY_SIDE: usize = 4;
+
 /// End-to-end checks that can be run by themselves.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum E2e {
@@ -30,6 +33,9 @@ pub(crate) struct Truth {
     /// Draws the random topology; the same number gives the same one
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Random topologies of so many numbers, from `--seed` up
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
     /// Only these scenarios (several after one another); none named: all
     #[arg(long, num_args = 1..)]
     scenario: Vec<String>,
@@ -61,19 +67,22 @@ fn truth(options: &Truth) -> Result<()> {
     }
     let folder = workspace::target_folder().join(format!("truth/{}", now_ms()));
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let rows = run::run(
-        &kubectl,
-        &run::Options {
-            traffic: images::program_path(Image::Traffic)?,
-            xtask: workspace::own_program()?.to_owned(),
-            folder: folder.clone(),
-            cluster: kubeconfig
-                .parent()
-                .context("the kubeconfig has no folder")?
-                .to_owned(),
-        },
-        &scenarios,
-    )?;
+    let mut place = run::Options {
+        traffic: images::program_path(Image::Traffic)?,
+        xtask: workspace::own_program()?.to_owned(),
+        folder: folder.clone(),
+        cluster: kubeconfig
+            .parent()
+            .context("the kubeconfig has no folder")?
+            .to_owned(),
+    };
+    let mut rows = run::run(&kubectl, &place, &scenarios)?;
+    let last = options.seed.saturating_add(options.seeds.max(1));
+    let further = catalog::topologies(options.seed.saturating_add(1)..last);
+    for (number, together) in further.chunks(SIDE_BY_SIDE).enumerate() {
+        place.folder = folder.join(format!("seeds-{}", number + 1));
+        rows.extend(run::run(&kubectl, &place, together)?);
+    }
     say(&table::print(&rows, catalog::KNOWN_WRONG));
     say(&format!("logs and objects: {}", folder.display()));
     let result = table::json(&rows, catalog::KNOWN_WRONG);

@@ -71,7 +71,7 @@ pub fn print(rows: &[Row], known_wrong: &[(&str, &str)]) -> String {
         rows.len()
     ));
     if !known_wrong.is_empty() {
-        line(format_args!("\nnot in the table, because it is not right yet:"));
+        line(format_args!("\nnot in the table yet:"));
     }
     for (name, why) in known_wrong {
         line(format_args!("  {name}: {why}"));

@@ -9,6 +9,8 @@ mod services;
 mod sockets;
 mod topology;
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 
 use super::scenario::Scenario;
@@ -19,8 +21,14 @@ pub const KNOWN_WRONG: &[(&str, &str)] = &[
         "transparent-proxy",
         "a proxy behind a redirect inside the pod: the rule that gives its half the port of the Service is not built",
     ),
-    ("kube-proxy-iptables", "the test cluster's kube-proxy runs in nftables mode only"),
-    ("clocks-apart", "two agents whose clocks differ by a minute: nothing injects that yet"),
+    (
+        "kube-proxy-iptables",
+        "the test cluster's kube-proxy runs in nftables mode only",
+    ),
+    (
+        "clocks-apart",
+        "two agents whose clocks differ by a minute: nothing injects that yet",
+    ),
     ("udp, dns, names, ipv6", "not built yet, or not judged yet"),
 ];
 
@@ -34,9 +42,17 @@ pub fn all(seed: u64) -> Vec<Scenario> {
     all.extend(sockets::all());
     all.extend(failures::all());
     all.extend(churn::all());
-    all.push(topology::topology(seed));
+    all.push(topology::topology("random-topology", seed));
     all.extend(restarts::all());
     all
+}
+
+/// The random topologies of further numbers.
+#[must_use]
+pub fn topologies(seeds: Range<u64>) -> Vec<Scenario> {
+    seeds
+        .map(|seed| topology::topology(&format!("random-{seed}"), seed))
+        .collect()
 }
 
 /// The scenarios with these names; none named: all. `seed` draws the random topology.

@@ -15,12 +15,12 @@ const CLIENTS: usize = 6;
 const GROUPS: usize = 2;
 const ROLLOUT: Duration = Duration::from_secs(90);
 
-/// The topology of a number.
+/// The topology of a number, as a scenario with this name.
 #[must_use]
-pub(super) fn topology(seed: u64) -> Scenario {
+pub(super) fn topology(name: &str, seed: u64) -> Scenario {
     let mut rng = Rng::with_seed(seed);
     let mut scenario = scenario(
-        "random-topology",
+        name,
         "Whatever was drawn: an edge for every pair that talked, none for the others, through all churn.",
     );
     let shapes: Vec<Shape> = (0..SERVERS).map(|_| server_shape(&mut rng)).collect();
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn drawn(seed: u64) -> String {
-        let scenario = topology(seed);
+        let scenario = topology("t", seed);
         format!("{:?} {:?}", scenario.actors, scenario.objects)
     }
 

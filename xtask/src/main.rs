@@ -96,6 +96,11 @@ enum ClusterTask {
         /// As `status` names it; `apiserver` means `kube-apiserver`
         component: String,
     },
+    /// Restart kube-proxy of both nodes in this mode (nftables is the default)
+    ProxyMode {
+        /// Which
+        mode: cluster::ProxyMode,
+    },
     /// Switch whether pods of the other node see a pod's own address (off) or its node's (on, the default)
     Masquerade {
         /// On or off
@@ -132,6 +137,7 @@ fn run(task: Task) -> Result<()> {
             ClusterTask::LoadImage { files } => cluster::load_images(&files),
             ClusterTask::Kill { component } => cluster::kill(&component),
             ClusterTask::Start { component } => cluster::start(&component),
+            ClusterTask::ProxyMode { mode } => cluster::proxy_mode(mode),
             ClusterTask::Masquerade { mode } => cluster::masquerade(mode),
         },
     }

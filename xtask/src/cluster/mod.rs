@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 pub(crate) use network::Masquerade;
+pub(crate) use node::ProxyMode;
 use node::{NODES, Node};
 use process::Component;
 pub(crate) use state::State;
@@ -156,6 +157,22 @@ pub(crate) fn start(name: &str) -> Result<()> {
 /// Switches masquerading between the nodes.
 pub(crate) fn masquerade(mode: Masquerade) -> Result<()> {
     network::masquerade(mode)
+}
+
+/// Restarts kube-proxy of both nodes in another mode; it removes the rules of the one before.
+pub(crate) fn proxy_mode(mode: ProxyMode) -> Result<()> {
+    let state = State::of_this_machine()?;
+    for node in NODES {
+        node.write_proxy_config(&state, mode)?;
+        let component = Component::named(&state, &format!("kube-proxy-{}", node.name))?;
+        if let Some(running) = component.running(&state) {
+            running.kill()?;
+        }
+        component.start(&state)?;
+        component.check(&state)?;
+    }
+    say(&format!("kube-proxy runs in mode {mode:?}"));
+    Ok(())
 }
 
 /// The administrator's kubeconfig.

@@ -31,6 +31,15 @@ pub(crate) const BRIDGE: &str = "leyline-pods";
 /// Where Debian puts the CNI plugins.
 const CNI_PLUGINS: &str = "/usr/lib/cni";
 
+/// How kube-proxy makes Services work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProxyMode {
+    /// The default here.
+    Nftables,
+    /// What most clusters have.
+    Iptables,
+}
+
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -90,10 +99,18 @@ impl Node {
             &pretty(&self.cni_config(state))?,
         )?;
         state.write(&file("kubelet.json"), &pretty(&self.kubelet_config(state))?)?;
-        state.write(&file("kube-proxy.json"), &pretty(&self.kube_proxy_config(state))?)?;
+        self.write_proxy_config(state, ProxyMode::Nftables)?;
         // Pods with the node's DNS settings get none: nothing outside is there to be asked.
         state.write(&file("resolv.conf"), "options ndots:1\n")?;
         Ok(())
+    }
+
+    /// Writes the configuration of kube-proxy; it is read when it starts.
+    pub(crate) fn write_proxy_config(&self, state: &State, mode: ProxyMode) -> Result<()> {
+        let name = format!("{}/kube-proxy.json", self.name);
+        state
+            .write(&name, &pretty(&self.kube_proxy_config(state, mode))?)
+            .map(drop)
     }
 
     pub(crate) fn containerd(&self, state: &State) -> Component {
@@ -241,11 +258,14 @@ path = "{opt}"
         })
     }
 
-    fn kube_proxy_config(&self, state: &State) -> serde_json::Value {
+    fn kube_proxy_config(&self, state: &State, mode: ProxyMode) -> serde_json::Value {
         json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "mode": "nftables",
+            "mode": match mode {
+                ProxyMode::Nftables => "nftables",
+                ProxyMode::Iptables => "iptables",
+            },
             "hostnameOverride": self.name,
             "clusterCIDR": format!("{POD_NETWORK},{POD_NETWORK_6}"),
             "bindAddress": "0.0.0.0",

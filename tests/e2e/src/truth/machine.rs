@@ -27,6 +27,7 @@ const MANY_NETWORK: &str = "198.18.0.0/22";
 #[derive(Debug)]
 pub struct Machine {
     traffic: PathBuf,
+    xtask: PathBuf,
     folder: PathBuf,
     cluster: PathBuf,
     processes: Mutex<Vec<Child>>,
@@ -42,13 +43,22 @@ impl Machine {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         let machine = Self {
             traffic: traffic.to_owned(),
+            xtask: xtask.to_owned(),
             folder: folder.to_owned(),
             cluster: cluster.to_owned(),
             processes: Mutex::default(),
         };
-        run(Command::new(xtask).args(["outside", "up"]))?;
+        machine.xtask(&["outside", "up"])?;
         machine.routes("replace")?;
         Ok(machine)
+    }
+
+    /// Runs xtask, for what the cluster itself can change.
+    ///
+    /// # Errors
+    /// With what it printed.
+    pub fn xtask(&self, args: &[&str]) -> Result<()> {
+        run(Command::new(&self.xtask).args(args)).map(drop)
     }
 
     fn routes(&self, verb: &str) -> Result<()> {

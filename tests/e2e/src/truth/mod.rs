@@ -14,6 +14,7 @@ pub mod machine;
 #[cfg(test)]
 mod mutations;
 pub mod play;
+pub mod proxy;
 pub mod run;
 pub mod scenario;
 pub mod table;

@@ -3,18 +3,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::join::{self, Truth};
 use super::judge::{Verdict, judge};
 use super::log;
-use super::machine::{self, Machine, NODE_B_NETNS};
+use super::machine::Machine;
 use super::play::Play;
+use super::proxy::{self, Mode};
 use super::scenario::{Batch, Scenario};
 use super::table::Row;
 use crate::edges::{self, Dependency};
@@ -23,7 +23,6 @@ use crate::{leyline, wait};
 
 /// Many pods on two cores.
 const DEPLOYED: Duration = Duration::from_secs(300);
-const KNOWN: Duration = Duration::from_secs(60);
 const ENDED: Duration = Duration::from_secs(180);
 /// A connection without its other half becomes an edge after ten seconds: a wrong one is there by then.
 const SETTLED: Duration = Duration::from_secs(16);
@@ -66,7 +65,7 @@ pub fn run(kubectl: &Kubectl, options: &Options, scenarios: &[Scenario]) -> Resu
     stage.deploy()?;
     say(started, "deployed");
     stage.prepare()?;
-    stage.known()?;
+    proxy::knows(kubectl, Mode::Nftables)?;
     say(started, "everything listens");
     let quiet = stage.of(Batch::Quiet);
     let mut errors = begin(&quiet);
@@ -171,21 +170,6 @@ impl Stage<'_> {
             })?;
         }
         Ok(())
-    }
-
-    /// kube-proxy of both nodes knows every endpoint.
-    fn known(&self) -> Result<()> {
-        wait::until("kube-proxy knows all endpoints", KNOWN, || {
-            let list = self.kubectl.get(&["endpointslices", "--all-namespaces"])?;
-            let wanted = endpoints(&list);
-            for netns in [None, Some(NODE_B_NETNS)] {
-                let rules = proxy_rules(netns)?;
-                for endpoint in &wanted {
-                    ensure!(rules.contains(endpoint), "{netns:?} does not know {endpoint}");
-                }
-            }
-            Ok(())
-        })
     }
 
     /// Waits until all are right, for as long as they may need; what is wrong then is wrong.
@@ -307,47 +291,4 @@ fn keep(folder: &Path, play: &Play<'_>, shown: &[Dependency]) -> Result<()> {
     fs::create_dir_all(folder.join("objects")).context("create the folder for objects")?;
     let text = serde_json::to_string_pretty(&own).context("encode objects")?;
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
-}
-
-/// `<address>/<port>` of every ready endpoint of a Service with a cluster address of its own.
-fn endpoints(list: &Value) -> Vec<String> {
-    let items = list.get("items").and_then(Value::as_array).into_iter().flatten();
-    let mut found = Vec::new();
-    for slice in items {
-        let text = |pointer: &str| slice.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let headless = slice.pointer("/metadata/labels/service.kubernetes.io~1headless");
-        if !text("/metadata/namespace").starts_with("truth-") || headless.is_some() {
-            continue;
-        }
-        let ports = slice.get("ports").and_then(Value::as_array).into_iter().flatten();
-        let ports: Vec<u64> = ports.filter_map(|port| port.get("port")?.as_u64()).collect();
-        let all = slice.get("endpoints").and_then(Value::as_array);
-        for endpoint in all.into_iter().flatten() {
-            if endpoint.pointer("/conditions/ready").and_then(Value::as_bool) == Some(false) {
-                continue;
-            }
-            let address = endpoint.pointer("/addresses/0").and_then(Value::as_str);
-            found.extend(
-                address
-                    .into_iter()
-                    .flat_map(|address| ports.iter().map(move |port| format!("__{address}/{port}"))),
-            );
-        }
-    }
-    found
-}
-
-fn proxy_rules(netns: Option<&str>) -> Result<String> {
-    let list = ["list", "table", "ip", "kube-proxy"];
-    let mut command = match netns {
-        None => Command::new("nft"),
-        Some(netns) => {
-            let mut command = Command::new("nsenter");
-            command
-                .arg(format!("--net=/run/netns/{netns}"))
-                .args(["--", "nft"]);
-            command
-        }
-    };
-    machine::run(command.args(list)).map_err(|error| anyhow!("kube-proxy's rules: {error:#}"))
 }

@@ -3,6 +3,7 @@
 mod churn;
 mod failures;
 mod hosts;
+mod network;
 mod pods;
 mod restarts;
 mod services;
@@ -22,10 +23,6 @@ pub const KNOWN_WRONG: &[(&str, &str)] = &[
         "a proxy behind a redirect inside the pod: the rule that gives its half the port of the Service is not built",
     ),
     (
-        "kube-proxy-iptables",
-        "the test cluster's kube-proxy runs in nftables mode only",
-    ),
-    (
         "clocks-apart",
         "two agents whose clocks differ by a minute: nothing injects that yet",
     ),
@@ -43,6 +40,7 @@ pub fn all(seed: u64) -> Vec<Scenario> {
     all.extend(failures::all());
     all.extend(churn::all());
     all.push(topology::topology("random-topology", seed));
+    all.extend(network::all());
     all.extend(restarts::all());
     all
 }

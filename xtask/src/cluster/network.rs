@@ -188,6 +188,7 @@ pub(crate) fn remove(state: &State) {
             quietly(Command::new("nft").args(["delete", "table", family, table]));
         }
     }
+    remove_chains();
     // Translations of a cluster that is gone would catch the first packets of the next one.
     for (family, selector, network) in [
         ("ipv4", "--src", POD_NETWORK),
@@ -200,6 +201,31 @@ pub(crate) fn remove(state: &State) {
         quietly(Command::new("conntrack").args(["-D", "--family", family, selector, network]));
     }
     restore(state);
+}
+
+/// Chains that the port map plugin makes, and kube-proxy in iptables mode; all else in their tables stays.
+fn remove_chains() {
+    for family in ["iptables", "ip6tables"] {
+        for table in ["nat", "filter", "mangle"] {
+            remove_chains_of(family, table);
+        }
+    }
+}
+
+fn remove_chains_of(family: &str, table: &str) {
+    let Ok(rules) = output(Command::new(format!("{family}-save")).args(["--table", table])) else {
+        return;
+    };
+    let ours = |line: &&str| ["CNI-", "KUBE-"].iter().any(|chain| line.contains(chain));
+    if !rules.lines().any(|line| ours(&line)) {
+        return;
+    }
+    let kept: Vec<&str> = rules.lines().filter(|line| !ours(line)).collect();
+    let text = kept.join("\n") + "\n";
+    let mut restore = Command::new(format!("{family}-restore"));
+    if let Err(error) = output_with_input(restore.args(["--table", table]), &text) {
+        say(&format!("note: {family} table {table}: {error:#}"));
+    }
 }
 
 /// `ip netns` mounts its folder onto itself; the last one to leave takes that away.

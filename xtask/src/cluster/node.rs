@@ -210,6 +210,10 @@ path = "{opt}"
                     "ranges": [[{ "subnet": self.pods }], [{ "subnet": self.pods_6 }]],
                     "dataDir": self.text(state, "ipam"),
                 },
+            }, {
+                // Ports of the node that lead into pods.
+                "type": "portmap",
+                "capabilities": { "portMappings": true },
             }],
         })
     }

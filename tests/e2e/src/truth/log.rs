@@ -128,27 +128,33 @@ pub struct Actor {
 /// # Errors
 /// When a log cannot be read or has a line that nobody wrote so.
 pub fn read(folder: &Path) -> Result<Vec<Actor>> {
-    let mut files = Vec::new();
+    let mut actors = Vec::new();
+    for text in texts(folder)? {
+        actors.extend(parse(&text).with_context(|| format!("read {}", folder.display()))?);
+    }
+    Ok(actors)
+}
+
+/// The texts of all logs of a scenario.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn texts(folder: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("list {}", folder.display())),
     };
+    let mut texts = Vec::new();
     for entry in entries.take(MOST_FILES) {
         let path = entry
             .with_context(|| format!("list {}", folder.display()))?
             .path();
         if path.extension().is_some_and(|it| it == "jsonl") {
-            files.push(path);
+            texts.push(fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?);
         }
     }
-    files.sort();
-    let mut actors = Vec::new();
-    for path in files {
-        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        actors.extend(parse(&text).with_context(|| format!("read {}", path.display()))?);
-    }
-    Ok(actors)
+    Ok(texts)
 }
 
 /// Reads one log. Its last line may still be on its way.

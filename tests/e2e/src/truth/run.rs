@@ -1,12 +1,13 @@
 //! One run over all scenarios: deployed together, begun together, judged together; those that disturb Leyline one after
 //! the other afterwards.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::join::{self, Truth};
@@ -50,8 +51,9 @@ pub fn run(kubectl: &Kubectl, options: &Options, scenarios: &[Scenario]) -> Resu
     leyline::ensure_installed(kubectl)?;
     let programs = options.folder.join("programs");
     let machine = Machine::prepare(&options.traffic, &options.xtask, &programs, &options.cluster)?;
-    let stage = Stage {
+    let mut stage = Stage {
         kubectl,
+        failed: BTreeMap::new(),
         folder: &options.folder,
         plays: scenarios
             .iter()
@@ -64,16 +66,16 @@ pub fn run(kubectl: &Kubectl, options: &Options, scenarios: &[Scenario]) -> Resu
     let started = Instant::now();
     stage.deploy()?;
     say(started, "deployed");
-    stage.prepare()?;
+    stage.prepare();
     proxy::knows(kubectl, Mode::Nftables)?;
     say(started, "everything listens");
     let quiet = stage.of(Batch::Quiet);
-    let mut errors = begin(&quiet);
+    let mut errors = stage.begin(&quiet);
     say(started, "all calls made");
     let mut rows = stage.judge(&quiet, errors)?;
     say(started, "judged");
     let alone = stage.of(Batch::Alone);
-    errors = alone.iter().flat_map(|one| begin(&[*one])).collect();
+    errors = alone.iter().flat_map(|one| stage.begin(&[*one])).collect();
     if !alone.is_empty() {
         say(started, "all calls made that disturb Leyline");
         leyline::ready(kubectl)?;
@@ -92,6 +94,8 @@ type Part<'a> = &'a (&'a Scenario, Play<'a>);
 struct Stage<'a> {
     kubectl: &'a Kubectl,
     folder: &'a Path,
+    /// Scenarios that could not even begin, and why.
+    failed: BTreeMap<String, String>,
     plays: Vec<(&'a Scenario, Play<'a>)>,
 }
 
@@ -104,7 +108,7 @@ impl Stage<'_> {
     }
 
     /// Makes everything anew and waits until every process has started and every port is open.
-    fn deploy(&self) -> Result<()> {
+    fn deploy(&mut self) -> Result<()> {
         self.remove()?;
         wait::until("old namespaces are gone", DEPLOYED, || {
             let left = self.kubectl.run(&["get", "namespaces", "--output=name"])?.output;
@@ -140,7 +144,10 @@ impl Stage<'_> {
                 );
                 Ok(())
             });
-            waited.with_context(|| self.pods(play))?;
+            if let Err(reason) = waited {
+                let reason = format!("{reason:#}\n{}", self.pods(play));
+                self.failed.insert(scenario.name.clone(), reason);
+            }
         }
         Ok(())
     }
@@ -157,19 +164,55 @@ impl Stage<'_> {
         shown.map_or_else(|error| format!("{error:#}"), |it| it.output)
     }
 
-    fn prepare(&self) -> Result<()> {
+    fn prepare(&mut self) {
         for (scenario, play) in &self.plays {
-            let name = &scenario.name;
-            scenario
+            if self.failed.contains_key(&scenario.name) {
+                continue;
+            }
+            let prepared = scenario
                 .prepare
                 .iter()
                 .try_for_each(|step| step(play))
-                .with_context(|| name.clone())?;
-            play.until("its other processes have started", |it| {
-                it.processes >= scenario.expected_processes()
-            })?;
+                .and_then(|()| {
+                    play.until("its other processes have started", |it| {
+                        it.processes >= scenario.expected_processes()
+                    })
+                });
+            if let Err(reason) = prepared {
+                self.failed.insert(scenario.name.clone(), format!("{reason:#}"));
+            }
         }
-        Ok(())
+    }
+
+    /// Begins some scenarios together, plays their scripts and waits until all their callers are done. Gives what went wrong.
+    fn begin(&self, parts: &[Part<'_>]) -> Vec<Option<String>> {
+        thread::scope(|scope| {
+            let runs: Vec<_> = parts
+                .iter()
+                .map(|(scenario, play)| {
+                    scope.spawn(move || {
+                        if let Some(reason) = self.failed.get(&scenario.name) {
+                            bail!("{reason}");
+                        }
+                        play.begin("go")?;
+                        scenario.script.iter().try_for_each(|step| step(play))?;
+                        let callers = scenario.expected_callers();
+                        wait::until("all callers are done", ENDED, || {
+                            let progress = play.progress()?;
+                            ensure!(progress.done >= callers, "{progress:?}, {callers} callers");
+                            Ok(())
+                        })
+                    })
+                })
+                .collect();
+            runs.into_iter()
+                .map(|run| match run.join() {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(format!("{error:#}")),
+                    Err(_) => Some("its script ended abnormally".to_owned()),
+                })
+                .collect()
+        })
     }
 
     /// Waits until all are right, for as long as they may need; what is wrong then is wrong.
@@ -226,34 +269,6 @@ impl Drop for Stage<'_> {
 
 fn namespace(play: &Play<'_>) -> Value {
     json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": play.namespace } })
-}
-
-/// Begins some scenarios together, plays their scripts and waits until all their callers are done. Gives what went wrong.
-fn begin(parts: &[Part<'_>]) -> Vec<Option<String>> {
-    thread::scope(|scope| {
-        let runs: Vec<_> = parts
-            .iter()
-            .map(|(scenario, play)| {
-                scope.spawn(move || {
-                    play.begin("go")?;
-                    scenario.script.iter().try_for_each(|step| step(play))?;
-                    let callers = scenario.expected_callers();
-                    wait::until("all callers are done", ENDED, || {
-                        let progress = play.progress()?;
-                        ensure!(progress.done >= callers, "{progress:?}, {callers} callers");
-                        Ok(())
-                    })
-                })
-            })
-            .collect();
-        runs.into_iter()
-            .map(|run| match run.join() {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(format!("{error:#}")),
-                Err(_) => Some("its script ended abnormally".to_owned()),
-            })
-            .collect()
-    })
 }
 
 fn row(part: Part<'_>, truth: &Result<Truth>, error: Option<&str>, shown: &[Dependency]) -> Row {

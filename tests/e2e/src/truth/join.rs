@@ -60,7 +60,8 @@ pub type Truth = BTreeMap<Edge, Figures>;
 struct Connection {
     client: Option<(End, String, IpAddr, Dial)>,
     instance: String,
-    server: Option<(End, u16, String)>,
+    /// Who accepted, the port it listens on, its pod, its own address.
+    server: Option<(End, u16, String, IpAddr)>,
     bytes: Option<(u64, u64)>,
     broken: bool,
 }
@@ -82,9 +83,9 @@ pub fn join(actors: &[Actor], elsewhere: &[Elsewhere], fold: Fold) -> Result<Tru
         }
         let place = elsewhere.iter().find(|it| it.dial == *dial);
         let (server, port) = match (&connection.server, place) {
-            (Some((server, port, instance)), _) => {
-                // Inside one pod, over its own address: no dependency of one on another. Through a Service it is one.
-                if *instance == connection.instance && dial.parse::<std::net::SocketAddr>().is_ok() {
+            (Some((server, port, instance, local)), _) => {
+                // Inside one pod, over its own address: as little an edge as localhost. Through a Service it is one.
+                if *instance == connection.instance && local == address {
                     continue;
                 }
                 (server, *port)
@@ -140,7 +141,7 @@ fn place_unsure(
 ) -> Result<()> {
     let mut found = false;
     for other in connections.values() {
-        let (Some((other_client, other_dial, ..)), Some((server, port, _))) = (&other.client, &other.server)
+        let (Some((other_client, other_dial, ..)), Some((server, port, ..))) = (&other.client, &other.server)
         else {
             continue;
         };
@@ -188,13 +189,17 @@ fn collect(actors: &[Actor]) -> Result<BTreeMap<String, Connection>> {
                     one.instance.clone_from(&actor.instance);
                 }
                 Event::Accepted {
-                    id: Some(id), port, ..
+                    id: Some(id),
+                    port,
+                    local,
+                    ..
                 } => {
                     let one = connections.entry(id.clone()).or_default();
                     if one.server.is_some() {
                         bail!("two servers accepted {id}");
                     }
-                    one.server = Some((who.clone(), *port, actor.instance.clone()));
+                    let address = local.ip().to_canonical();
+                    one.server = Some((who.clone(), *port, actor.instance.clone(), address));
                 }
                 Event::Ended {
                     id,
@@ -364,6 +369,22 @@ mod tests {
             ],
         );
         assert_eq!(join(&[client], &[], Fold::None).unwrap(), Truth::new());
+    }
+
+    #[test]
+    fn a_pod_that_calls_itself_has_an_edge_only_through_a_service() {
+        let called = |peer: &str| {
+            let events = vec![
+                dialled("1", "self:80", peer, Dial::Connected),
+                accepted("1", 9000),
+            ];
+            join(&[actor("Deployment red d", "d-1", events)], &[], Fold::None).unwrap()
+        };
+        assert_eq!(called("10.244.0.9:9000"), Truth::new());
+        assert_eq!(
+            edges(&called("10.96.0.9:80")),
+            ["Deployment red/d → Deployment red/d:9000/TCP"]
+        );
     }
 
     #[test]

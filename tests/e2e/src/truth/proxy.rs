@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::machine::{self, NODE_B_NETNS};
+use super::scenario::NAMESPACES;
 use crate::kubectl::Kubectl;
 use crate::wait;
 
@@ -52,7 +53,7 @@ fn endpoints(list: &Value) -> Vec<(String, u64)> {
     for slice in items {
         let text = |pointer: &str| slice.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let headless = slice.pointer("/metadata/labels/service.kubernetes.io~1headless");
-        if !text("/metadata/namespace").starts_with("truth-") || headless.is_some() {
+        if !text("/metadata/namespace").starts_with(NAMESPACES) || headless.is_some() {
             continue;
         }
         let list = |key: &str| slice.get(key).and_then(Value::as_array).into_iter().flatten();

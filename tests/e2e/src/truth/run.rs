@@ -16,7 +16,7 @@ use super::log;
 use super::machine::Machine;
 use super::play::Play;
 use super::proxy::{self, Mode};
-use super::scenario::{Batch, Scenario};
+use super::scenario::{Batch, NAMESPACES, Scenario};
 use super::table::Row;
 use crate::edges::{self, Dependency};
 use crate::kubectl::Kubectl;
@@ -29,6 +29,9 @@ const ENDED: Duration = Duration::from_secs(180);
 const SETTLED: Duration = Duration::from_secs(16);
 /// A total is written within ten seconds after its edge went quiet, then through a lane with a rate.
 const CAUGHT_UP: Duration = Duration::from_secs(60);
+
+/// From the beginning of one scenario to the next one's.
+const APART: Duration = Duration::from_millis(150);
 
 /// What a run needs.
 #[derive(Debug, Clone)]
@@ -112,7 +115,7 @@ impl Stage<'_> {
         self.remove()?;
         wait::until("old namespaces are gone", DEPLOYED, || {
             let left = self.kubectl.run(&["get", "namespaces", "--output=name"])?.output;
-            ensure!(!left.contains("namespace/truth-"), "{left}");
+            ensure!(!left.contains(&format!("namespace/{NAMESPACES}")), "{left}");
             Ok(())
         })?;
         let namespaces: Vec<Value> = self.plays.iter().map(|(_, play)| namespace(play)).collect();
@@ -189,8 +192,11 @@ impl Stage<'_> {
         thread::scope(|scope| {
             let runs: Vec<_> = parts
                 .iter()
-                .map(|(scenario, play)| {
+                .enumerate()
+                .map(|(number, (scenario, play))| {
                     scope.spawn(move || {
+                        // All at once would be more connections per second than agents record one by one.
+                        thread::sleep(APART * u32::try_from(number).unwrap_or_default());
                         if let Some(reason) = self.failed.get(&scenario.name) {
                             bail!("{reason}");
                         }
@@ -249,7 +255,7 @@ impl Stage<'_> {
         let list = self.kubectl.run(&["get", "namespaces", "--output=name"])?.output;
         let old: Vec<&str> = list
             .lines()
-            .filter(|name| name.starts_with("namespace/truth-"))
+            .filter(|name| name.starts_with(&format!("namespace/{NAMESPACES}")))
             .collect();
         if !old.is_empty() {
             self.kubectl

@@ -1,5 +1,7 @@
 //! A scenario: its rule in words, what is deployed, what happens, and what the logs cannot tell.
 
+use std::sync::OnceLock;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -8,6 +10,9 @@ use super::join::{Elsewhere, Fold};
 use super::judge::Exactness;
 use super::play::Play;
 use crate::score::End;
+
+/// How all namespaces begin.
+pub const NAMESPACES: &str = "truth-";
 
 /// Something a scenario does, with the cluster at hand.
 pub type Step = Box<dyn Fn(&Play) -> Result<()> + Send + Sync>;
@@ -24,7 +29,7 @@ pub enum Batch {
 
 /// One scenario, in a namespace of its own.
 pub struct Scenario {
-    /// Its name; the namespace is `truth-<name>`.
+    /// Its name; the namespace is `truth-<name>-<number of the run>`.
     pub name: String,
     /// Which edges there must be, and why.
     pub rule: String,
@@ -68,10 +73,15 @@ pub fn scenario(name: &str, rule: &str) -> Scenario {
 }
 
 impl Scenario {
-    /// The namespace.
+    /// The namespace. Another one in every run: edges of an earlier run stay for a while, with their counts.
     #[must_use]
     pub fn namespace(&self) -> String {
-        format!("truth-{}", self.name)
+        static RUN: OnceLock<u16> = OnceLock::new();
+        format!(
+            "{NAMESPACES}{}-{:04x}",
+            self.name,
+            RUN.get_or_init(|| fastrand::u16(..))
+        )
     }
 
     /// Something that runs from the beginning.

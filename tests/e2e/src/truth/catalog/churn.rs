@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::pods::pods;
+use crate::score::End;
 use crate::truth::actor::{NODE_A, NODE_B, Shape, actor};
 use crate::truth::play::Play;
 use crate::truth::scenario::{Scenario, scenario};
@@ -21,24 +22,28 @@ pub(super) fn all() -> Vec<Scenario> {
 }
 
 fn rolling_update() -> Scenario {
-    scenario(
+    let scenario = scenario(
         "rolling-update",
         "All pods of the server are replaced while clients call: one edge, and no connection is counted elsewhere.",
-    )
-    .with(actor("server").listen(PORT), Shape::Deployment(2))
-    .service("api", "server", 80, 9000)
-    .with(actor("client-a").on(NODE_A).call("to=api:80,count=150,every=60"), Shape::Job)
-    .with(actor("client-b").on(NODE_B).call("to=api:80,count=150,every=60"), Shape::Job)
-    .then(|play| {
-        play.until("traffic flows", |it| it.dialled >= 20)?;
-        play.run(&["rollout", "restart", "deployment/server"])?;
-        play.kubectl.rollout(&play.namespace, "deployment/server", GONE)
-    })
-    .elsewhere(
-        "api:80",
-        crate::score::End::new("truth-rolling-update", "Deployment", "server"),
-        9000,
-    )
+    );
+    let server = End::new(&scenario.namespace(), "Deployment", "server");
+    scenario
+        .with(actor("server").listen(PORT), Shape::Deployment(2))
+        .service("api", "server", 80, 9000)
+        .with(
+            actor("client-a").on(NODE_A).call("to=api:80,count=150,every=60"),
+            Shape::Job,
+        )
+        .with(
+            actor("client-b").on(NODE_B).call("to=api:80,count=150,every=60"),
+            Shape::Job,
+        )
+        .then(|play| {
+            play.until("traffic flows", |it| it.dialled >= 20)?;
+            play.run(&["rollout", "restart", "deployment/server"])?;
+            play.kubectl.rollout(&play.namespace, "deployment/server", GONE)
+        })
+        .elsewhere("api:80", server, 9000)
 }
 
 fn late_join() -> Scenario {

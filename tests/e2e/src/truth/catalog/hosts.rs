@@ -207,7 +207,7 @@ fn thousand_addresses() -> Scenario {
             9101,
         );
     }
-    scenario.processes(1, 0, |play| {
+    scenario.prepare(|play| {
         let who = "Address - silent";
         let elsewhere = play.logs.join("silent");
         play.machine.process(

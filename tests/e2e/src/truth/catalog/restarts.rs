@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::faults;
 use crate::kubectl::Kubectl;
 use crate::leyline;
-use crate::truth::actor::{NODE_A, NODE_B, Shape, actor};
+use crate::truth::actor::{Actor, NODE_A, NODE_B, Shape, actor};
 use crate::truth::play::Play;
 use crate::truth::scenario::{Scenario, scenario};
 use crate::wait;
@@ -23,52 +22,103 @@ const BACK: Duration = Duration::from_secs(120);
 /// The family.
 pub(super) fn all() -> Vec<Scenario> {
     vec![
-        killed("operators-killed", &[leyline::OPERATOR]),
-        killed("agents-killed", &[leyline::AGENT]).not_more(),
-        killed("both-killed", &[leyline::OPERATOR, leyline::AGENT]).not_more(),
+        killed("leader-killed", "", |kubectl| {
+            replace(kubectl, leyline::OPERATOR, Some(&leader(kubectl)?))
+        }),
+        killed(
+            "operators-killed",
+            " Of connections made since an object was last written, some may be missing: decision 2.",
+            |kubectl| replace(kubectl, leyline::OPERATOR, None),
+        )
+        .not_more(),
+        killed(
+            "agents-killed",
+            " What was connected while no agent ran is not counted.",
+            |kubectl| replace(kubectl, leyline::AGENT, None),
+        )
+        .not_more(),
+        killed(
+            "both-killed",
+            " What was connected while no agent ran is not counted.",
+            |kubectl| {
+                replace(kubectl, leyline::OPERATOR, None)?;
+                replace(kubectl, leyline::AGENT, None)
+            },
+        )
+        .not_more(),
         older(),
     ]
 }
 
-fn killed(name: &'static str, programs: &'static [&'static str]) -> Scenario {
-    scenario(
-        name,
-        "Killed and restarted under traffic, with connections that stay open all the while: the same edges, nothing else.",
-    )
-    .alone()
-    .with(actor("blue").label("part", "api").on(NODE_A).listen(PORT), Shape::Deployment(1))
-    .with(actor("green").label("part", "api").on(NODE_B).listen(PORT), Shape::Deployment(1))
-    .service_of(
-        "api",
-        serde_json::json!({ "selector": { "part": "api" }, "ports": [{ "port": 80, "targetPort": 9000 }] }),
-    )
-    .with(
-        actor("client-a").on(NODE_A).call("to=api:80,count=120,every=50").call(STAYS)
-            .call(STAYS)
-            .call(STAYS),
-        Shape::Job,
-    )
-    .with(
-        actor("client-b").on(NODE_B).call("to=api:80,count=120,every=50").call(STAYS)
-            .call(STAYS)
-            .call(STAYS),
-        Shape::Job,
-    )
-    .then(move |play| {
-        play.until("traffic flows", |it| it.dialled >= 60)?;
-        // Both clients have an edge to both servers by then; what was never reported cannot outlive its agent.
-        seen(play, 4)?;
-        for program in programs {
-            kill(play.kubectl, program)?;
-        }
-        play.begin("end")
-    })
+fn killed(
+    name: &str,
+    figures: &str,
+    kill: impl Fn(&Kubectl) -> Result<()> + Send + Sync + 'static,
+) -> Scenario {
+    let rule = "Killed and started anew under traffic, with connections that stay open all the while: the same edges, nothing else.";
+    scenario(name, &format!("{rule}{figures}"))
+        .alone()
+        .with(actor("blue").label("part", "api").on(NODE_A).listen(PORT), Shape::Deployment(1))
+        .with(actor("green").label("part", "api").on(NODE_B).listen(PORT), Shape::Deployment(1))
+        .service_of(
+            "api",
+            serde_json::json!({ "selector": { "part": "api" }, "ports": [{ "port": 80, "targetPort": 9000 }] }),
+        )
+        .with(calling("client-a", NODE_A), Shape::Job)
+        .with(calling("client-b", NODE_B), Shape::Job)
+        .then(move |play| {
+            play.until("traffic flows", |it| it.dialled >= 60)?;
+            // Both clients have an edge to both servers by then; what was never reported cannot outlive its agent.
+            seen(play, 4)?;
+            kill(play.kubectl)?;
+            play.begin("end")
+        })
 }
 
-fn kill(kubectl: &Kubectl, program: &str) -> Result<()> {
-    let before = leyline::restarts(kubectl, program)?;
-    faults::kill_program(kubectl, program)?;
-    leyline::restarted(kubectl, program, before, BACK)
+fn calling(name: &str, node: &str) -> Actor {
+    let calls = actor(name).on(node).call("to=api:80,count=120,every=50");
+    calls.call(STAYS).call(STAYS).call(STAYS)
+}
+
+/// The pod of the operator that writes.
+fn leader(kubectl: &Kubectl) -> Result<String> {
+    let lease = kubectl.get(&["lease", leyline::OPERATOR, "--namespace", leyline::NAMESPACE])?;
+    let holder = lease.pointer("/spec/holderIdentity").and_then(Value::as_str);
+    holder.map(str::to_owned).context("nobody holds the lease")
+}
+
+/// Ends pods of a program with SIGKILL (none named: all) and waits for others in their place. Not their containers only: the
+/// kubelet lets those that end often wait longer and longer.
+fn replace(kubectl: &Kubectl, program: &str, only: Option<&str>) -> Result<()> {
+    let before = names(kubectl, program)?;
+    let killed: Vec<&str> = before
+        .iter()
+        .map(String::as_str)
+        .filter(|name| only.is_none_or(|only| only == *name))
+        .collect();
+    ensure!(!killed.is_empty(), "no pod {only:?} of {program}");
+    let mut delete = vec!["delete", "pod", "--force", "--grace-period=0", "--wait=false"];
+    delete.extend(["--namespace", leyline::NAMESPACE]);
+    delete.extend(&killed);
+    kubectl.run(&delete)?;
+    wait::until("others are there", BACK, || {
+        let now = names(kubectl, program)?;
+        ensure!(now.len() == before.len(), "{} pods", now.len());
+        ensure!(
+            killed.iter().all(|name| !now.iter().any(|it| it == name)),
+            "still there"
+        );
+        Ok(())
+    })?;
+    leyline::ready(kubectl)
+}
+
+fn names(kubectl: &Kubectl, program: &str) -> Result<Vec<String>> {
+    let pods = leyline::pods(kubectl, program)?;
+    let names = pods
+        .iter()
+        .filter_map(|pod| pod.pointer("/metadata/name").and_then(Value::as_str));
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// So many edges are shown.

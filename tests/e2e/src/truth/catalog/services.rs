@@ -18,7 +18,6 @@ pub(super) fn all() -> Vec<Scenario> {
         by_hand(),
         canary(),
         affinity(),
-        hairpin(),
         masqueraded(),
     ]
 }
@@ -83,17 +82,16 @@ fn node_port(policy: &str) -> Scenario {
 }
 
 fn external_name() -> Scenario {
-    scenario(
+    let scenario = scenario(
         "external-name",
         "An ExternalName is a name for a name: the edge is to the workload behind the last one.",
-    )
-    .with(actor("server").listen(PORT), Shape::Deployment(1))
-    .service("real", "server", 80, 9000)
-    .service_of(
-        "alias",
-        json!({ "type": "ExternalName", "externalName": "real.truth-external-name.svc.cluster.local" }),
-    )
-    .with(actor("client").call("to=alias:80,count=10"), Shape::Job)
+    );
+    let real = format!("real.{}.svc.cluster.local", scenario.namespace());
+    scenario
+        .with(actor("server").listen(PORT), Shape::Deployment(1))
+        .service("real", "server", 80, 9000)
+        .service_of("alias", json!({ "type": "ExternalName", "externalName": real }))
+        .with(actor("client").call("to=alias:80,count=10"), Shape::Job)
 }
 
 fn by_hand() -> Scenario {
@@ -136,7 +134,8 @@ fn affinity() -> Scenario {
     .with(actor("two").on(NODE_B).call("to=api:80,count=20"), Shape::Job)
 }
 
-fn hairpin() -> Scenario {
+/// Left out of the table, see `KNOWN_WRONG`.
+pub(super) fn hairpin() -> Scenario {
     scenario(
         "hairpin",
         "A pod calls itself through its own Service: an edge of the workload to itself.",

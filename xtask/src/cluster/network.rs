@@ -205,26 +205,20 @@ pub(crate) fn remove(state: &State) {
 
 /// Chains that the port map plugin makes, and kube-proxy in iptables mode; all else in their tables stays.
 fn remove_chains() {
-    for family in ["iptables", "ip6tables"] {
-        for table in ["nat", "filter", "mangle"] {
-            remove_chains_of(family, table);
+    let tables = ["nat", "filter", "mangle"].into_iter();
+    for (program, table) in tables.flat_map(|table| [("iptables", table), ("ip6tables", table)]) {
+        let Ok(rules) = output(Command::new(format!("{program}-save")).args(["--table", table])) else {
+            continue;
+        };
+        let ours = |line: &&str| ["CNI-", "KUBE-"].iter().any(|chain| line.contains(chain));
+        if rules.lines().any(|line| ours(&line)) {
+            let kept: Vec<&str> = rules.lines().filter(|line| !ours(line)).collect();
+            let text = kept.join("\n") + "\n";
+            let mut restore = Command::new(format!("{program}-restore"));
+            if let Err(error) = output_with_input(restore.args(["--table", table]), &text) {
+                say(&format!("note: chains of table {table}: {error:#}"));
+            }
         }
-    }
-}
-
-fn remove_chains_of(family: &str, table: &str) {
-    let Ok(rules) = output(Command::new(format!("{family}-save")).args(["--table", table])) else {
-        return;
-    };
-    let ours = |line: &&str| ["CNI-", "KUBE-"].iter().any(|chain| line.contains(chain));
-    if !rules.lines().any(|line| ours(&line)) {
-        return;
-    }
-    let kept: Vec<&str> = rules.lines().filter(|line| !ours(line)).collect();
-    let text = kept.join("\n") + "\n";
-    let mut restore = Command::new(format!("{family}-restore"));
-    if let Err(error) = output_with_input(restore.args(["--table", table]), &text) {
-        say(&format!("note: {family} table {table}: {error:#}"));
     }
 }
 

@@ -262,6 +262,7 @@ fn verdict(mutate: impl Fn(i64, &mut Report)) -> Verdict {
             Node {
                 name: name.to_owned(),
                 addresses: vec![ip(address)],
+                zone: String::new(),
             },
             begin,
         );

@@ -171,6 +171,7 @@ impl Graph {
             Mode::Wait(Some(other)) => {
                 let (rest, attempts) = delta.split_attempts();
                 if !attempts.is_zero() {
+                    self.wait(key, part.at);
                     self.assign_whole(key, judged, other, &attempts, part);
                 }
                 if !rest.is_zero() {

@@ -41,23 +41,15 @@ impl Graph {
         let Some(judged) = self.judged(key, open_at) else {
             return;
         };
-        if matches!(judged.resolved.mode, Mode::Wait(_)) {
+        if let Mode::Wait(attempts) = &judged.resolved.mode {
             if !self.wait(key, open_at) {
                 self.give_up_waiting(key);
+            } else if attempts.is_some() {
+                self.assign_waiting(key, &judged, open_at, since);
             }
             return;
         }
-        let Some(half) = self.halves.get_mut(key) else {
-            return;
-        };
-        if let Some(pending) = half.take_pending() {
-            let part = Part {
-                at: open_at,
-                arrived: since,
-                open: pending.active > 0,
-            };
-            self.assign(key, &judged, &pending, part);
-        }
+        self.assign_waiting(key, &judged, open_at, since);
         self.cover_pending(key, &judged);
         self.move_provisional(key, &judged);
         let expired = self.clock.now.since(since) > self.config.tombstone;
@@ -76,6 +68,19 @@ impl Graph {
         }
         self.rejudge_all(key);
         self.drop_if_done(key);
+    }
+
+    /// Puts what waited where the mode says.
+    fn assign_waiting(&mut self, key: Key<Half>, judged: &Judged, at: Time, since: Time) {
+        let pending = self.halves.get_mut(key).and_then(Half::take_pending);
+        if let Some(pending) = pending {
+            let part = Part {
+                at,
+                arrived: since,
+                open: pending.active > 0,
+            };
+            self.assign(key, judged, &pending, part);
+        }
     }
 
     /// Too many half-edges wait: this one's counts belong to nobody.

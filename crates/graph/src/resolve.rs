@@ -228,6 +228,7 @@ impl Resolver<'_> {
                     .in_zone(zone)
             }
             Class::Ambiguous => self.by_record_to_address(half, owner, Unnamed::Ambiguous),
+            Class::Unsettled(former) => Mode::Wait(former.and_then(|uid| self.dead(&uid, half.port))).into(),
             Class::Unknown if !self.waited(half, self.config.patience) => Mode::Wait(None).into(),
             Class::Unknown | Class::Outside => {
                 if owner.kind == "NodeProcess" {
@@ -261,6 +262,14 @@ impl Resolver<'_> {
             zone.add(self.inventory.zone_of(&node));
         }
         zone.get()
+    }
+
+    /// A pod that had an address last, as the end of attempts that nobody answers.
+    fn dead(&self, uid: &str, port: u16) -> Option<Other> {
+        match &self.inventory.pod(uid)?.1.naming {
+            Naming::Waiting(_) => None,
+            Naming::Provisional(entity) | Naming::Final(entity) => Some(other(entity.clone(), port, None)),
+        }
     }
 
     fn address(&mut self, address: IpAddr) -> EntityRef {
@@ -386,6 +395,7 @@ impl Resolver<'_> {
                     .in_zone(zone)
             }
             Class::Ambiguous => self.by_record_from_address(half, pod, Unnamed::Ambiguous),
+            Class::Unsettled(_) => Mode::Wait(None).into(),
             Class::Unknown if !self.waited(half, self.config.patience) => Mode::Wait(None).into(),
             Class::Unknown | Class::Outside => {
                 if pod.is_none() && !self.is_api_server(half, node) {
@@ -435,8 +445,12 @@ impl Resolver<'_> {
         match self.inventory.book.pod_at(address, at) {
             PodAt::One(_) | PodAt::Former(_) | PodAt::Ambiguous if node => Class::Ambiguous,
             PodAt::One(uid) => Class::Pod(uid),
-            // A pod's first packets are often faster than the watch that says which address it got.
-            PodAt::Former(_) if !self.waited(half, self.config.patience) => Class::Unknown,
+            // A pod's first packets are often faster than the watch that says which address it got. That this half-edge
+            // waited for an earlier owner of the address says nothing about the next one.
+            PodAt::Former(_) if !self.waited(half, self.config.patience) => Class::Unsettled(None),
+            PodAt::Former(uid) if self.clock.now < at.plus(self.config.patience) => {
+                Class::Unsettled(Some(uid))
+            }
             PodAt::Former(uid) => Class::Pod(uid),
             PodAt::Ambiguous => Class::Ambiguous,
             PodAt::Nobody if node || self.inventory.book.is_node(address, true) => Class::Node,
@@ -479,5 +493,8 @@ enum Class {
     Node,
     Ambiguous,
     Unknown,
+    /// The last owner is gone, and who followed may still be told. Once that was waited for, what nobody answers was meant
+    /// for the one that is gone.
+    Unsettled(Option<Arc<str>>),
     Outside,
 }

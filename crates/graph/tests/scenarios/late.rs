@@ -317,6 +317,40 @@ fn attempts_to_a_dead_pods_address_are_the_dead_pods_after_a_while() {
 }
 
 #[test]
+fn the_next_owner_of_an_address_is_waited_for_anew() {
+    let mut world = World::new();
+    world.pod(redis());
+    // Somebody the watch has not heard of: the half-edge has waited, and counts as one from elsewhere.
+    world.report("n2", [server("redis-0").from("10.244.0.5", 6380).opened(1)]);
+    world.pass(11_000);
+    world.expect(&["External/private -> StatefulSet/redis:6380"]);
+    let started = Some(world.now);
+    world.pod(
+        pod("other-1")
+            .at("10.244.0.5")
+            .of("Deployment", "other")
+            .started(started),
+    );
+    world.pass(2_000);
+    world.graph.delete_pod("other-1", world.time());
+    world.pass(20_000);
+    // The next pod is faster than the watch.
+    let mut next = web();
+    next = next.started(Some(world.now - 1_000));
+    world.report(
+        "n2",
+        [server("redis-0")
+            .from("10.244.0.5", 6380)
+            .opened(2)
+            .records([conn(1)])],
+    );
+    world.pass(1_500);
+    world.expect(&["External/private -> StatefulSet/redis:6380"]);
+    world.pod(next);
+    world.expect(&[EDGE]);
+}
+
+#[test]
 fn between_two_owners_of_an_address_only_the_connection_can_tell() {
     let mut world = World::new();
     world.pod(web());

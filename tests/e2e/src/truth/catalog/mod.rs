@@ -19,10 +19,6 @@ use super::scenario::Scenario;
 /// What is in no table yet, and why. Every run prints it.
 pub const KNOWN_WRONG: &[(&str, &str)] = &[
     (
-        "hairpin",
-        "a pod that calls itself through its Service has no edge to itself: halves within one pod are dropped",
-    ),
-    (
         "transparent-proxy",
         "a proxy behind a redirect inside the pod: the rule that gives its half the port of the Service is not built",
     ),
@@ -49,12 +45,6 @@ pub fn all(seed: u64) -> Vec<Scenario> {
     all
 }
 
-/// Scenarios that are known to be wrong: not in the table, but they can be run by name.
-#[must_use]
-pub fn known_wrong() -> Vec<Scenario> {
-    vec![services::hairpin()]
-}
-
 /// The random topologies of further numbers.
 #[must_use]
 pub fn topologies(seeds: Range<u64>) -> Vec<Scenario> {
@@ -69,9 +59,6 @@ pub fn topologies(seeds: Range<u64>) -> Vec<Scenario> {
 /// With all names when there is none of that name.
 pub fn named(seed: u64, names: &[String]) -> Result<Vec<Scenario>> {
     let mut all = all(seed);
-    if !names.is_empty() {
-        all.extend(known_wrong());
-    }
     let known: Vec<String> = all.iter().map(|it| it.name.clone()).collect();
     for name in names {
         ensure!(

@@ -18,6 +18,7 @@ pub(super) fn all() -> Vec<Scenario> {
         by_hand(),
         canary(),
         affinity(),
+        hairpin(),
         masqueraded(),
     ]
 }
@@ -134,8 +135,7 @@ fn affinity() -> Scenario {
     .with(actor("two").on(NODE_B).call("to=api:80,count=20"), Shape::Job)
 }
 
-/// Left out of the table, see `KNOWN_WRONG`.
-pub(super) fn hairpin() -> Scenario {
+fn hairpin() -> Scenario {
     scenario(
         "hairpin",
         "A pod calls itself through its own Service: an edge of the workload to itself.",

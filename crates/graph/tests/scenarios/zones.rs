@@ -47,6 +47,16 @@ fn zones(world: &World, edge: &str) -> Vec<String> {
         .collect()
 }
 
+/// Bytes of [`EDGE`] of which nobody knows the zones: room in which a pair that should have gone would show.
+fn unplaced(world: &mut World) {
+    world.node_in("n3", N3, "");
+    world.hello("n3", EPOCH);
+    world.pod(pod("web-9").on("n3").at("10.244.2.9").of("Deployment", "web"));
+    let dial = client("web-9").to("10.244.1.6", 6380);
+    world.report("n3", [dial.opened(1).bytes(1_000, 0)]);
+    world.complete("n3");
+}
+
 #[test]
 fn each_side_alone_knows_both_zones_of_a_direct_connection() {
     let dial = client("web-1").to("10.244.1.6", 6380).opened(1).bytes(30, 7);
@@ -248,6 +258,7 @@ fn a_very_late_pod_takes_over_from_its_address_with_its_zone() {
 #[test]
 fn a_connection_that_turns_out_to_be_another_edges_takes_its_bytes_along() {
     let mut world = world();
+    unplaced(&mut world);
     // The client believes in redis alone; the slice with cache comes late.
     world.report(
         "n1",
@@ -297,6 +308,82 @@ fn a_fallback_without_server_zone_gets_it_with_the_proof() {
     );
     world.expect(&[EDGE]);
     assert_eq!(zones(&world, EDGE), ["west>east 10"]);
+}
+
+#[test]
+fn a_connection_taken_from_a_guess_leaves_the_others_their_zones() {
+    let mut world = world();
+    world.hello("n3", EPOCH);
+    world.complete("n3");
+    world.pass(5_000);
+    world.node_in("n1", N1, "");
+    world.pod(pod("web-2").on("n2").at("10.244.1.8").of("Deployment", "web"));
+    let connections = [conn(1).open().bytes(0, 10), conn(2).open().bytes(0, 10)];
+    world.report("n2", [server("redis-0").from(N3, 6380).with(connections)]);
+    world.report(
+        "n1",
+        [server("redis-1")
+            .from(N3, 6380)
+            .with([conn(3).open().bytes(0, 500)])],
+    );
+    // The agent whose address it is goes on to report, and never of such a connection.
+    for _ in 0..4 {
+        world.pass(8_000);
+        world.report("n3", []);
+    }
+    world.pass(1_000);
+    let guess = "Address/10.250.0.3 -> StatefulSet/redis:6380";
+    assert_eq!(zones(&world, guess), ["south>east 20"]);
+    let dial = client("web-2").to("10.96.0.11", 80);
+    world.report("n2", [dial.with([conn(1).open().bytes(10, 0)])]);
+    assert_eq!(zones(&world, guess), ["south>east 10"]);
+    assert_eq!(zones(&world, EDGE), ["east>east 10"]);
+}
+
+#[test]
+fn a_proof_that_leaves_the_edge_as_it_is_adds_the_zones() {
+    let mut world = world();
+    // A replica calls its own Service: perhaps it answered itself.
+    let dial = client("redis-1").to("10.96.0.9", 6379);
+    world.report("n1", [dial.with([conn(1).open().bytes(50, 0)])]);
+    world.pass(31_000);
+    let replication = "StatefulSet/redis -> StatefulSet/redis:6380";
+    assert_eq!(zones(&world, replication), Vec::<String>::new());
+    // The other side has seen less so far.
+    world.report(
+        "n2",
+        [server("redis-0")
+            .from(N1, 6380)
+            .with([conn(1).open().bytes(0, 5)])],
+    );
+    assert_eq!(zones(&world, replication), ["west>east 50"]);
+}
+
+#[test]
+fn a_late_full_report_from_before_is_not_counted_on_top_of_the_object() {
+    let mut world = world();
+    let direct = client("web-1").to("10.244.1.6", 6380);
+    let service = client("web-1").to("10.96.0.9", 6379);
+    let report = |direct_bytes| {
+        [
+            direct.clone().opened(1).bytes(direct_bytes, 0),
+            service.clone().opened(1).bytes(1_000, 0),
+        ]
+    };
+    world.report("n1", report(150));
+    assert_eq!(zones(&world, EDGE), ["west>east 150"]);
+    let seeds = world.edges().into_values().map(crate::model::seed).collect();
+    world.restart_operator(seeds);
+    prepare(&mut world);
+    world.hello("n2", EPOCH);
+    world.complete("n2");
+    world.graph.settle(world.time());
+    world.pass(5_000);
+    world.hello("n1", EPOCH);
+    world.report("n1", report(170));
+    world.complete("n1");
+    assert_eq!(world.edge(EDGE).totals.bytes_sent, 1_170);
+    assert_eq!(zones(&world, EDGE), ["west>east 170"]);
 }
 
 #[test]

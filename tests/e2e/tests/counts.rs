@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use leyline_e2e::faults::Switched;
-use leyline_e2e::kubectl::Kubectl;
 use leyline_e2e::manifest::{server, service, work};
 use leyline_e2e::score::{Edge, End};
 use leyline_e2e::stage::Stage;
@@ -137,11 +136,11 @@ fn bytes_by_zone_are_right_without_masquerading_as_well() -> Result<()> {
     bytes_by_zone("zones-plain")
 }
 
+/// As `cluster up` labels the nodes.
 const ZONES: [(&str, &str); 2] = [("node-a", "zone-a"), ("node-b", "zone-b")];
 
 fn bytes_by_zone(name: &str) -> Result<()> {
     Stage::run(name, |stage| {
-        let _labels = ZoneLabels::set(&stage.kubectl)?;
         answering(stage, 2)?;
         let start = traffic::start_in(SERVICE_KNOWN);
         let args = [
@@ -238,34 +237,6 @@ fn zones_of_pods(stage: &Stage, app: &str) -> Result<Vec<(String, String)>> {
         Ok((pod, (*zone).to_owned()))
     };
     pods.into_iter().map(zone).collect()
-}
-
-/// Labels of the nodes, until the value is dropped.
-struct ZoneLabels<'a>(&'a Kubectl);
-
-impl<'a> ZoneLabels<'a> {
-    const LABEL: &'static str = "topology.kubernetes.io/zone";
-
-    fn set(kubectl: &'a Kubectl) -> Result<Self> {
-        // Made first: half of the labels are removed as well.
-        let labels = Self(kubectl);
-        for (node, zone) in ZONES {
-            let label = format!("{}={zone}", Self::LABEL);
-            kubectl.run(&["label", "node", node, "--overwrite", &label])?;
-        }
-        Ok(labels)
-    }
-}
-
-impl Drop for ZoneLabels<'_> {
-    fn drop(&mut self) {
-        for (node, _) in ZONES {
-            let label = format!("{}-", Self::LABEL);
-            if let Err(error) = self.0.run(&["label", "node", node, &label]) {
-                eprintln!("{node} keeps its zone: {error:#}");
-            }
-        }
-    }
 }
 
 #[test]

@@ -35,10 +35,7 @@ pub fn knows(kubectl: &Kubectl, mode: Mode) -> Result<()> {
         for netns in [None, Some(NODE_B_NETNS)] {
             let rules = rules(netns, mode)?;
             for (address, port) in &wanted {
-                let words = match mode {
-                    Mode::Nftables => format!("__{address}/{port}"),
-                    Mode::Iptables => format!("--to-destination {address}:{port}"),
-                };
+                let words = words(mode, address, *port);
                 ensure!(rules.contains(&words), "{netns:?} does not know {address}:{port}");
             }
         }
@@ -69,14 +66,35 @@ fn endpoints(list: &Value) -> Vec<(String, u64)> {
     found
 }
 
+/// How an endpoint is written in the rules.
+fn words(mode: Mode, address: &str, port: u64) -> String {
+    match mode {
+        // Part of a chain's name, in which there may be no colon.
+        Mode::Nftables => format!("__{}/{port}", address.replace(':', ".")),
+        Mode::Iptables if address.contains(':') => format!("--to-destination [{address}]:{port}"),
+        Mode::Iptables => format!("--to-destination {address}:{port}"),
+    }
+}
+
+/// The rules for both families.
 fn rules(netns: Option<&str>, mode: Mode) -> Result<String> {
-    let words: &[&str] = match mode {
-        Mode::Nftables => &["nft", "list", "table", "ip", "kube-proxy"],
-        Mode::Iptables => &["iptables-save", "--table", "nat"],
+    let commands: [&[&str]; 2] = match mode {
+        Mode::Nftables => [
+            &["nft", "list", "table", "ip", "kube-proxy"],
+            &["nft", "list", "table", "ip6", "kube-proxy"],
+        ],
+        Mode::Iptables => [
+            &["iptables-save", "--table", "nat"],
+            &["ip6tables-save", "--table", "nat"],
+        ],
     };
-    let mut command = Command::new("nsenter");
-    command.args(netns.map(|netns| format!("--net=/run/netns/{netns}")));
-    machine::run(command.arg("--").args(words)).context("list kube-proxy's rules")
+    let mut all = String::new();
+    for words in commands {
+        let mut command = Command::new("nsenter");
+        command.args(netns.map(|netns| format!("--net=/run/netns/{netns}")));
+        all += &machine::run(command.arg("--").args(words)).context("list kube-proxy's rules")?;
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -98,5 +116,14 @@ mod tests {
             slice("truth-c", headless, true), slice("other", json!({}), true),
         ] });
         assert_eq!(endpoints(&list), [("10.244.0.9".to_owned(), 9000)]);
+    }
+
+    #[test]
+    fn an_address_with_colons_is_found_in_both_kinds_of_rules() {
+        assert_eq!(words(Mode::Nftables, "fd00::9", 9000), "__fd00..9/9000");
+        assert_eq!(
+            words(Mode::Iptables, "fd00::9", 9000),
+            "--to-destination [fd00::9]:9000"
+        );
     }
 }

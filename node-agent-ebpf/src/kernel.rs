@@ -43,14 +43,17 @@ pub(crate) mod state {
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
+const IPPROTO_UDP: u16 = 17;
+/// Of `sk_userlocks`: the application chose the local port.
+const SOCK_BINDPORT_LOCK: u8 = 8;
 const IPPROTO_MPTCP: u16 = 262;
 
 /// Set by the loader before the programs are loaded; the verifier sees constants.
-#[unsafe(export_name = "LAYOUT_ABI_2")]
+#[unsafe(export_name = "LAYOUT_ABI_3")]
 static LAYOUT: Global<Layout> = Global::new(EMPTY_LAYOUT);
 
 // The symbol above (`leyline_abi::LAYOUT_SYMBOL`) carries the version; a raised version must rename it.
-const _: () = assert!(ABI_VERSION == 2);
+const _: () = assert!(ABI_VERSION == 3);
 
 // SAFETY: a struct of u32 only; zero is a value.
 const EMPTY_LAYOUT: Layout = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -94,7 +97,7 @@ fn copy<T: Copy>(base: *const c_void, offset: u32) -> T {
     }
 }
 
-/// A full TCP socket.
+/// A full TCP or UDP socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Socket(*const c_void);
 
@@ -106,10 +109,30 @@ impl Socket {
     /// `sock` must be a `struct sock *` as a tracepoint or a helper gave it.
     #[inline(always)]
     pub(crate) unsafe fn tcp(sock: *const c_void) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::of(sock, IPPROTO_TCP) }
+    }
+
+    /// The socket, if it is UDP over IPv4 or IPv6.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::tcp`].
+    #[inline(always)]
+    pub(crate) unsafe fn udp(sock: *const c_void) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::of(sock, IPPROTO_UDP) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::tcp`].
+    #[inline(always)]
+    unsafe fn of(sock: *const c_void, wanted: u16) -> Option<Self> {
         let (protocol_at, family_at) = (layout!(sock_protocol), layout!(sock_family));
         // SAFETY: the caller's promise.
         let (protocol, family) = unsafe { (load::<u16>(sock, protocol_at), load::<u16>(sock, family_at)) };
-        (protocol == IPPROTO_TCP && (family == AF_INET || family == AF_INET6)).then_some(Self(sock))
+        (protocol == wanted && (family == AF_INET || family == AF_INET6)).then_some(Self(sock))
     }
 
     /// Whether this is the socket an application holds when it uses multipath TCP. What it stands for travels through
@@ -219,6 +242,13 @@ impl Socket {
         let first: u64 = copy(self.0, queue);
         let message = core::ptr::with_exposed_provenance(first as usize);
         copy(message, layout!(skb_cb) + layout!(exterr_errno))
+    }
+
+    /// Whether the application bound the socket to a port of its choice.
+    #[inline(always)]
+    pub(crate) fn has_chosen_port(self) -> bool {
+        let bit = layout!(sock_userlocks_bit);
+        self.field::<u8>(bit / 8) >> (bit % 8) & SOCK_BINDPORT_LOCK != 0
     }
 
     #[inline(always)]

@@ -3,7 +3,9 @@
 use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use leyline_abi::{CgroupEvent, Connection, Copies, HalfEdge, HalfEdgeKey, Owner, loss, setting};
+use leyline_abi::{
+    CgroupEvent, Connection, Copies, Flow, FlowKey, HalfEdge, HalfEdgeKey, Owner, loss, setting,
+};
 
 use crate::kernel::Socket;
 
@@ -141,6 +143,28 @@ pub(crate) static SETTINGS: Array<u32, { setting::COUNT as usize }> = Array::new
 /// See [`leyline_abi::loss`].
 #[btf_map]
 pub(crate) static LOSS: Array<u64, { loss::COUNT as usize }> = Array::new();
+
+/// UDP flows; the one that was quiet for longest makes room.
+#[btf_map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, Flow, 16384> = LruHashMap::new();
+
+/// How many flows were put into [`FLOWS`].
+#[btf_map]
+pub(crate) static FLOWS_MADE: Array<u64, 1> = Array::new();
+
+/// The address that a thread's current UDP call names, by thread.
+#[btf_map]
+pub(crate) static NAMED: LruHashMap<u64, Named, 4096> = LruHashMap::new();
+
+/// Value of [`NAMED`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Named {
+    pub(crate) remote: [u8; 16],
+    pub(crate) remote_port: u32,
+    /// 0 once it is used.
+    pub(crate) way: u32,
+}
 
 /// See [`leyline_abi::Copies`].
 #[btf_map]

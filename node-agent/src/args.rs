@@ -87,6 +87,9 @@ pub struct RunArgs {
     /// Root directory of the unified cgroup hierarchy; found in /proc/self/mounts when absent.
     #[arg(long, env = "LEYLINE_CGROUP_ROOT")]
     pub cgroup_root: Option<PathBuf>,
+    /// Watch UDP as well. Sockets that are not connected need CAP_NET_ADMIN; see docs/security.md.
+    #[arg(long, env = "LEYLINE_UDP")]
+    pub udp: bool,
 }
 
 impl RunArgs {

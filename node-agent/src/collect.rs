@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leyline_abi::{CgroupEvent, Connection, loss};
+use leyline_abi::{CgroupEvent, Connection, loss, transport};
 use leyline_wire as wire;
 use tracing::warn;
 
@@ -207,7 +207,8 @@ impl Collector {
                         kernel.owner(tgid).map(|owner| owner.comm)
                     })
                 },
-                |key| kernel.split().contains(key.remote),
+                // Flows of UDP are not reported one by one.
+                |key| key.transport == transport::TCP && kernel.split().contains(key.remote),
             );
         })?;
         state.taken_at = *now;
@@ -272,6 +273,8 @@ impl Collector {
             foreign_network: ledger.foreign_network,
             connections_sampled: of(loss::SAMPLED),
             state_changes: of(loss::STATE_CHANGES),
+            udp_unaddressed: of(loss::UDP_UNADDRESSED),
+            udp_flows: of(loss::UDP_FLOWS),
         };
         state.probes.set(probes(&self.kernel));
         self.metrics.show_probes(state.probes.get());

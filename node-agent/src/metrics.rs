@@ -241,7 +241,7 @@ fn set(gauge: &Gauge, value: usize) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
-fn causes(loss: &wire::Loss) -> [(&'static str, u64); 10] {
+fn causes(loss: &wire::Loss) -> [(&'static str, u64); 12] {
     let wire::Loss {
         half_edges_full,
         half_edge_bytes,
@@ -253,6 +253,8 @@ fn causes(loss: &wire::Loss) -> [(&'static str, u64); 10] {
         foreign_network,
         connections_sampled,
         state_changes,
+        udp_unaddressed,
+        udp_flows,
     } = *loss;
     [
         ("half_edges_full", half_edges_full),
@@ -265,5 +267,7 @@ fn causes(loss: &wire::Loss) -> [(&'static str, u64); 10] {
         ("foreign_network", foreign_network),
         ("connections_sampled", connections_sampled),
         ("state_changes", state_changes),
+        ("udp_unaddressed", udp_unaddressed),
+        ("udp_flows", udp_flows),
     ]
 }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use leyline_abi::{HalfEdge, HalfEdgeKey, loss, role};
+use leyline_abi::{HalfEdge, HalfEdgeKey, loss, role, transport};
 use serde::Serialize;
 
 use crate::addresses::node_addresses;
@@ -45,6 +45,9 @@ pub struct ObserveArgs {
     /// Half-edges to make room for; about 230 bytes of kernel memory each.
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub max_half_edges: u32,
+    /// Show UDP as well. While it runs every send and receive on the machine takes some 100 ns longer.
+    #[arg(long)]
+    pub udp: bool,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -61,6 +64,7 @@ struct RowKey {
     role: &'static str,
     remote: IpAddr,
     port: u16,
+    transport: u8,
 }
 
 /// What is printed of one row.
@@ -73,10 +77,19 @@ struct Row {
     bytes_sent: u64,
     bytes_received: u64,
     retransmits: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    datagrams_sent: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    datagrams_received: u64,
     #[serde(skip)]
     rtt_us: u64,
     #[serde(skip)]
     rtt_samples: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize)]
@@ -101,6 +114,8 @@ impl Row {
         self.bytes_sent += value.bytes_sent;
         self.bytes_received += value.bytes_received;
         self.retransmits += value.retransmits;
+        self.datagrams_sent += value.datagrams_sent;
+        self.datagrams_received += value.datagrams_received;
         self.rtt_us += value.rtt_us;
         self.rtt_samples += value.rtt_samples;
     }
@@ -120,6 +135,12 @@ pub fn observe(args: &ObserveArgs) -> anyhow::Result<()> {
         max_half_edges: args.max_half_edges,
         ..KernelOptions::default()
     };
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let options = if args.udp {
+        options.with_udp(unified_root(&mounts))
+    } else {
+        options
+    };
     let kernel = Kernel::load(&options).context("nothing can be observed")?;
     for probe in kernel
         .probes()
@@ -128,7 +149,6 @@ pub fn observe(args: &ObserveArgs) -> anyhow::Result<()> {
     {
         tracing::warn!(probe = probe.name, state = %probe.state, reason = probe.reason, "not attached");
     }
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let names = Names::new(
         Cgroups::new(unified_root(&mounts)),
         Processes::new(PathBuf::from("/proc")),
@@ -227,6 +247,7 @@ impl Observer {
                 },
                 remote: IpAddr::V6(Ipv6Addr::from(key.remote)).to_canonical(),
                 port: key.port,
+                transport: key.transport,
             };
             rows.entry(row).or_default().add(value);
         }
@@ -261,7 +282,11 @@ fn write_json(out: &mut Vec<u8>, rows: &BTreeMap<RowKey, Row>) -> anyhow::Result
             role: key.role,
             remote: key.remote,
             port: key.port,
-            transport: "TCP",
+            transport: if key.transport == transport::UDP {
+                "UDP"
+            } else {
+                "TCP"
+            },
             row,
             rtt_us: row.rtt(),
         };
@@ -317,6 +342,8 @@ fn cause_name(cause: u32) -> &'static str {
         loss::SOCKET_STORAGE => "socket_storage",
         loss::CGROUP_RING => "cgroup_ring",
         loss::STATE_CHANGES => "state_changes",
+        loss::UDP_UNADDRESSED => "udp_unaddressed",
+        loss::UDP_FLOWS => "udp_flows",
         _ => "other",
     }
 }
@@ -326,7 +353,11 @@ fn cells((key, row): (&RowKey, &Row)) -> [String; 11] {
         key.name.clone(),
         key.role.to_owned(),
         key.remote.to_string(),
-        key.port.to_string(),
+        if key.transport == transport::UDP {
+            format!("{}/UDP", key.port)
+        } else {
+            key.port.to_string()
+        },
         row.opened.to_string(),
         row.active.to_string(),
         row.failed.to_string(),
@@ -387,6 +418,7 @@ mod tests {
             role: "client",
             remote: "10.0.0.1".parse().unwrap(),
             port: 22,
+            transport: transport::TCP,
         };
         BTreeMap::from([(key, row)])
     }
@@ -394,7 +426,7 @@ mod tests {
     #[test]
     fn the_table_is_aligned_and_names_losses() {
         let mut text = Vec::new();
-        write_table(&mut text, &sample(), &[2, 0, 0, 7, 0, 9, 0]).unwrap();
+        write_table(&mut text, &sample(), &[2, 0, 0, 7, 0, 9, 0, 0, 0]).unwrap();
         assert_eq!(
             String::from_utf8(text).unwrap(),
             "NAME  ROLE    REMOTE    PORT  OPENED  ACTIVE  FAILED  ABORTED  SENT    RECEIVED  RTT\n\

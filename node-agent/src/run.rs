@@ -76,6 +76,11 @@ fn load(args: &RunArgs) -> anyhow::Result<Kernel> {
         max_half_edges: args.max_half_edges(),
         ..KernelOptions::default()
     };
+    let options = if args.udp {
+        options.with_udp(cgroup_root(args))
+    } else {
+        options
+    };
     let kernel = Kernel::load(&options).context("nothing can be observed")?;
     for probe in kernel.probes() {
         match probe.state {
@@ -86,12 +91,16 @@ fn load(args: &RunArgs) -> anyhow::Result<Kernel> {
     Ok(kernel)
 }
 
-/// Names are looked up after the programs are attached: a cgroup made in between is in the ring buffer.
-fn names(args: &RunArgs) -> anyhow::Result<Names> {
-    let root = args.cgroup_root.clone().or_else(|| {
+fn cgroup_root(args: &RunArgs) -> Option<PathBuf> {
+    args.cgroup_root.clone().or_else(|| {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         unified_root(&mounts)
-    });
+    })
+}
+
+/// Names are looked up after the programs are attached: a cgroup made in between is in the ring buffer.
+fn names(args: &RunArgs) -> anyhow::Result<Names> {
+    let root = cgroup_root(args);
     match &root {
         Some(root) if !root.is_dir() => anyhow::bail!("the cgroup root {} is no directory", root.display()),
         Some(root) => info!(root = %root.display(), "unified cgroup hierarchy found"),

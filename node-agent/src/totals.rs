@@ -39,6 +39,8 @@ fn combine(left: &HalfEdge, right: &HalfEdge, with: impl Fn(u64, u64) -> u64) ->
         rtt_us,
         rtt_samples,
         retransmits,
+        datagrams_sent,
+        datagrams_received,
         swept,
         changed_ns,
     } = *left;
@@ -58,6 +60,8 @@ fn combine(left: &HalfEdge, right: &HalfEdge, with: impl Fn(u64, u64) -> u64) ->
         rtt_us: with(rtt_us, right.rtt_us),
         rtt_samples: with(rtt_samples, right.rtt_samples),
         retransmits: with(retransmits, right.retransmits),
+        datagrams_sent: with(datagrams_sent, right.datagrams_sent),
+        datagrams_received: with(datagrams_received, right.datagrams_received),
         swept: with(swept, right.swept),
         changed_ns: changed_ns.max(right.changed_ns),
     }

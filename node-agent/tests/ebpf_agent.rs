@@ -9,7 +9,7 @@ mod operator;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -29,10 +29,22 @@ struct Agent {
 
 impl Agent {
     fn start(files: &Files, operator: SocketAddr) -> Self {
+        Self::start_as(&[], &[], files, operator)
+    }
+
+    /// Behind a command that changes the process's rights, and with more options.
+    fn start_as(wrapper: &[&str], options: &[&str], files: &Files, operator: SocketAddr) -> Self {
         // Free a moment ago: nobody else on this machine takes ports of the ephemeral range by number.
         let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_leyline-node-agent"))
-            .arg("run")
+        let words = [
+            wrapper,
+            &[env!("CARGO_BIN_EXE_leyline-node-agent"), "run"],
+            options,
+        ]
+        .concat();
+        let (program, rest) = words.split_first().unwrap();
+        let child = Command::new(program)
+            .args(rest)
             .args(["--node-name", "node-x", "--admin", &admin.to_string()])
             .args(["--operator", &operator.to_string()])
             .args([
@@ -120,11 +132,21 @@ impl Folded {
         port: u16,
         wanted: impl Fn(&wire::HalfEdgeCounters, &wire::HalfEdgeCounters) -> bool,
     ) {
+        self.until_as(operator, port, wire::Role::Server, wanted).await;
+    }
+
+    /// As [`Self::until`], where the other end than the client has this role.
+    async fn until_as(
+        &mut self,
+        operator: &mut Operator,
+        port: u16,
+        role: wire::Role,
+        wanted: impl Fn(&wire::HalfEdgeCounters, &wire::HalfEdgeCounters) -> bool,
+    ) {
         for _ in 0..60 {
-            if let (Some((_, client)), Some((_, server))) = (
-                self.of(wire::Role::Client, port),
-                self.of(wire::Role::Server, port),
-            ) && wanted(&client, &server)
+            if let (Some((_, client)), Some((_, server))) =
+                (self.of(wire::Role::Client, port), self.of(role, port))
+                && wanted(&client, &server)
             {
                 return;
             }
@@ -136,7 +158,7 @@ impl Folded {
         let client = self.of(wire::Role::Client, port);
         panic!(
             "never reported: client {client:?}, server {:?}",
-            self.of(wire::Role::Server, port)
+            self.of(role, port)
         );
     }
 }
@@ -326,4 +348,91 @@ async fn without_capabilities_the_agent_ends_and_the_last_line_names_them() {
     let last = last_line(&mut child).await;
     assert_eq!(code, Some(1), "{last}");
     assert!(last.contains("nothing can be observed: needs CAP_BPF"), "{last}");
+}
+
+/// Asks and answers between two sockets of an own address; returns the server's port.
+fn ask(address: IpAddr, connected: bool) -> u16 {
+    let patience = Some(Duration::from_secs(10));
+    let client = UdpSocket::bind((address, 0)).unwrap();
+    // A server chooses its port.
+    let free = UdpSocket::bind((address, 0)).unwrap().local_addr().unwrap();
+    let server = UdpSocket::bind(free).unwrap();
+    for socket in [&server, &client] {
+        socket.set_read_timeout(patience).unwrap();
+    }
+    let to = server.local_addr().unwrap();
+    let from = client.local_addr().unwrap();
+    if connected {
+        client.connect(to).unwrap();
+        server.connect(from).unwrap();
+    }
+    let mut buffer = [0; 2_000];
+    for _ in 0..3 {
+        let (request, answer) = ([1; 71], [2; 1_009]);
+        if connected {
+            client.send(&request).unwrap();
+            server.recv(&mut buffer).unwrap();
+            server.send(&answer).unwrap();
+            client.recv(&mut buffer).unwrap();
+        } else {
+            client.send_to(&request, to).unwrap();
+            server.recv_from(&mut buffer).unwrap();
+            server.send_to(&answer, from).unwrap();
+            client.recv_from(&mut buffer).unwrap();
+        }
+    }
+    to.port()
+}
+
+fn probe(hello: &wire::Hello, name: &str) -> (wire::probe::State, String) {
+    let found = hello.probes.iter().find(|probe| probe.name == name);
+    let found = found.unwrap_or_else(|| panic!("{name} is not among {:?}", hello.probes));
+    (found.state(), found.reason.clone())
+}
+
+#[tokio::test]
+#[ignore = "needs root and a kernel with BTF"]
+async fn datagrams_are_reported_and_without_net_admin_those_of_connected_sockets() {
+    use wire::probe::State::{Attached, Unsupported};
+    let authority = Authority::new();
+    let files = Files::new();
+    Files::write(&files.ca, &authority.pem);
+    Files::write(&files.token, "token");
+    let without: &[&str] = &["setpriv", "--inh-caps=-net_admin", "--bounding-set=-net_admin"];
+    for (wrapper, connected, expected) in [
+        (&[][..], false, (Attached, "")),
+        (&[][..], true, (Attached, "")),
+        (without, true, (Unsupported, "needs CAP_NET_ADMIN")),
+    ] {
+        let mut operator = Operator::start(&authority).await;
+        let agent = Agent::start_as(wrapper, &["--udp"], &files, operator.address);
+        let (hello, mut folded) = begin(&mut operator).await;
+        let expected = (expected.0, expected.1.to_owned());
+        assert_eq!(probe(&hello, "udp_sendmsg4"), expected);
+        assert_eq!(probe(&hello, "udp_recvmsg6"), expected);
+        assert_eq!(probe(&hello, "udp_sent").0, Attached);
+        assert_eq!(probe(&hello, "tcp_state").0, Attached);
+        let port = ask(own_address(), connected);
+        // A server that has one peer for ever may be older than the agent, and then who spoke first is not known.
+        let role = if connected {
+            wire::Role::Unknown
+        } else {
+            wire::Role::Server
+        };
+        let done = |half: &wire::HalfEdgeCounters, sent, received| {
+            let opened = half.opened + half.adopted;
+            (opened, half.bytes_sent, half.bytes_received) == (1, sent, received)
+        };
+        folded
+            .until_as(&mut operator, port, role, |c, s| {
+                done(c, 213, 3_027) && done(s, 3_027, 213)
+            })
+            .await;
+        for role in [wire::Role::Client, role] {
+            let (definition, _) = folded.of(role, port).unwrap();
+            assert_eq!(definition.transport(), wire::Transport::Udp);
+            assert!(!definition.split, "flows are not reported one by one");
+        }
+        agent.end(Signal::SIGTERM).await;
+    }
 }

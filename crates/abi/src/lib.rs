@@ -6,10 +6,10 @@
 #![no_std]
 
 /// Raised with every change of a layout below; the loader refuses programs built for another one.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The global that holds the [`Layout`], named for the version: programs of another version have no such symbol.
-pub const LAYOUT_SYMBOL: &str = "LAYOUT_ABI_2";
+pub const LAYOUT_SYMBOL: &str = "LAYOUT_ABI_3";
 
 /// `role`: who this socket is in the connection.
 pub mod role {
@@ -103,6 +103,10 @@ pub struct HalfEdge {
     pub rtt_samples: u64,
     /// Retransmitted segments.
     pub retransmits: u64,
+    /// UDP: datagrams that were sent.
+    pub datagrams_sent: u64,
+    /// UDP: datagrams that the application received.
+    pub datagrams_received: u64,
     /// Sum over all sweeps of the sockets that the sweep found open: what one sweep adds is how many it saw.
     pub swept: u64,
     /// `CLOCK_MONOTONIC` of the last change, in nanoseconds.
@@ -189,6 +193,32 @@ pub struct Copies {
     pub caught: u64,
 }
 
+/// Key of the flows map: one UDP conversation of a port in one network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// This end's port.
+    pub local_port: u16,
+    /// The other end's port.
+    pub remote_port: u16,
+    /// The other end's address.
+    pub remote: [u8; 16],
+}
+
+/// Value of the flows map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Where its datagrams are counted.
+    pub half_edge: HalfEdgeKey,
+    /// [`HalfEdge::serial`] of that entry; 0 when it found no place.
+    pub serial: u64,
+    /// `CLOCK_MONOTONIC` of the last datagram, in nanoseconds.
+    pub last_ns: u64,
+}
+
 /// Indexes of the loss map, one per cause; each cell counts what was not recorded.
 pub mod loss {
     /// Connections whose half-edge found no place in the map.
@@ -206,8 +236,12 @@ pub mod loss {
     /// TCP state changes that no copy of the program saw, at least. The programs count the connections they start late;
     /// user space adds what only it can know.
     pub const STATE_CHANGES: u32 = 6;
+    /// Datagrams of sockets that are not connected, whose other end the kernel did not tell.
+    pub const UDP_UNADDRESSED: u32 = 7;
+    /// UDP flows that were forgotten for want of room; such a flow counts again when it goes on. User space works it out.
+    pub const UDP_FLOWS: u32 = 8;
     /// Number of causes.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 9;
 }
 
 /// Where the running kernel keeps what the programs read, in bytes from the start of the named struct. Resolved from the
@@ -241,6 +275,8 @@ pub struct Layout {
     /// `ee.ee_errno` of `struct sock_exterr_skb`, which is in `skb_cb`.
     pub exterr_errno: u32,
     pub sock_max_ack_backlog: u32,
+    /// Bit number of `sk_userlocks`, from the start of the struct.
+    pub sock_userlocks_bit: u32,
     pub sock_cgroup: u32,
     /// 1 when `sock_cgroup` holds a pointer to a cgroup; 0 before Linux 5.15, where it is a tagged integer.
     pub sock_cgroup_is_pointer: u32,
@@ -271,8 +307,10 @@ pub mod setting {
     pub const SAMPLE_LOG2: u32 = 0;
     /// What the `sockets` iterator does: see [`sockets_mode`](super::sockets_mode).
     pub const SOCKETS_MODE: u32 = 1;
+    /// Not 0: a UDP flow may be older than the programs, so that who spoke first is not known.
+    pub const FLOWS_MAY_BE_OLDER: u32 = 2;
     /// Number of settings.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// Values of [`setting::SOCKETS_MODE`].
@@ -323,16 +361,22 @@ unsafe impl Plain for CgroupEvent {}
 // SAFETY: as above.
 unsafe impl Plain for Owner {}
 // SAFETY: as above.
+unsafe impl Plain for FlowKey {}
+// SAFETY: as above.
+unsafe impl Plain for Flow {}
+// SAFETY: as above.
 unsafe impl Plain for Copies {}
 // SAFETY: as above.
 unsafe impl Plain for Layout {}
 
 const _: () = {
     assert!(size_of::<HalfEdgeKey>() == 40);
-    assert!(size_of::<HalfEdge>() == 136);
+    assert!(size_of::<HalfEdge>() == 152);
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<CgroupEvent>() == 256);
     assert!(size_of::<Owner>() == 16);
     assert!(size_of::<Copies>() == 24);
-    assert!(size_of::<Layout>() == 38 * 4);
+    assert!(size_of::<FlowKey>() == 24);
+    assert!(size_of::<Flow>() == 56);
+    assert!(size_of::<Layout>() == 39 * 4);
 };

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 
 const MAGIC: u16 = 0xeb9f;
 const TYPE_LEN: usize = 12;
+/// What the names of tracepoints' types begin with.
+const TRACEPOINT: &[u8] = b"btf_trace_";
 
 /// Kinds this reader looks into or through.
 mod kind {
@@ -41,7 +43,7 @@ pub(super) struct Btf<'a> {
     strings: &'a [u8],
     /// Start of each type in `types`; index 0 is void.
     starts: Vec<u32>,
-    /// Structs and enums asked for, by (kind, name).
+    /// Structs, enums and tracepoints, by (kind, name).
     named: HashMap<(u32, &'a [u8]), u32>,
 }
 
@@ -55,6 +57,15 @@ struct Type {
     size_or_type: u32,
     /// Where what follows the type starts.
     rest: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Member {
+    /// In bits.
+    offset: u32,
+    of: u32,
+    /// Bits of a bit field, else 0.
+    bit_field: u32,
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -110,7 +121,7 @@ impl<'a> Btf<'a> {
                 2 | 7..=12 | 16 | 18 => 0,
                 unknown => return Err(BtfError::Kind(unknown, id)),
             };
-            if matches!(found.kind, kind::STRUCT | kind::ENUM)
+            if (matches!(found.kind, kind::STRUCT | kind::ENUM) || self.is_tracepoint(&found))
                 && found.name != 0
                 && let Some(name) = self.string(found.name)
             {
@@ -125,17 +136,45 @@ impl<'a> Btf<'a> {
         Ok(())
     }
 
+    /// Every tracepoint has a type of this name.
+    fn is_tracepoint(&self, found: &Type) -> bool {
+        found.kind == kind::TYPEDEF
+            && self
+                .string(found.name)
+                .is_some_and(|name| name.starts_with(TRACEPOINT))
+    }
+
+    /// Whether the kernel has a tracepoint of this name.
+    pub(super) fn has_tracepoint(&self, name: &str) -> bool {
+        let name = [TRACEPOINT, name.as_bytes()].concat();
+        self.named.contains_key(&(kind::TYPEDEF, name.as_slice()))
+    }
+
     /// Byte offset of a field of a struct. `path` may go through nested and anonymous structs and unions, not through
     /// pointers. `None` for bit fields.
     pub(super) fn offset(&self, of: &str, path: &str) -> Option<u32> {
         let mut id = *self.named.get(&(kind::STRUCT, of.as_bytes()))?;
         let mut bits = 0u32;
         for name in path.split('.') {
-            let (offset, of) = self.member(id, name.as_bytes(), 0)?;
-            bits = bits.checked_add(offset)?;
-            id = of;
+            let found = self.member(id, name.as_bytes(), 0)?;
+            if found.bit_field != 0 {
+                return None;
+            }
+            bits = bits.checked_add(found.offset)?;
+            id = found.of;
         }
         bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    /// Bit offset, from the start of the struct, of a field that lies within one byte: a bit field or a byte of its own.
+    pub(super) fn bit_offset(&self, of: &str, name: &str) -> Option<u32> {
+        let id = *self.named.get(&(kind::STRUCT, of.as_bytes()))?;
+        let found = self.member(id, name.as_bytes(), 0)?;
+        let bits = match found.bit_field {
+            0 => self.resolve(found.of)?.size_or_type.checked_mul(8)?,
+            bits => bits,
+        };
+        (found.offset % 8 + bits <= 8).then_some(found.offset)
     }
 
     /// Value of an enumerator.
@@ -150,8 +189,8 @@ impl<'a> Btf<'a> {
             })
     }
 
-    /// (bit offset, type) of a member, looked for in anonymous members too.
-    fn member(&self, id: u32, name: &[u8], depth: u32) -> Option<(u32, u32)> {
+    /// A member, looked for in anonymous members too.
+    fn member(&self, id: u32, name: &[u8], depth: u32) -> Option<Member> {
         let found = self.resolve(id)?;
         if !matches!(found.kind, kind::STRUCT | kind::UNION) || depth > 8 {
             return None;
@@ -170,13 +209,20 @@ impl<'a> Btf<'a> {
                     (raw, 0)
                 };
                 if self.string(name_at)? == name {
-                    return (bit_field == 0).then_some((offset, of));
+                    return Some(Member {
+                        offset,
+                        of,
+                        bit_field,
+                    });
                 }
                 if name_at != 0 {
                     return None;
                 }
-                let (inner, of) = self.member(of, name, depth + 1)?;
-                Some((offset.checked_add(inner)?, of))
+                let inner = self.member(of, name, depth + 1)?;
+                Some(Member {
+                    offset: offset.checked_add(inner.offset)?,
+                    ..inner
+                })
             })
     }
 
@@ -283,6 +329,8 @@ mod tests {
             assert_eq!(btf.offset("outer", path), expected, "{path}");
         }
         assert_eq!(btf.offset("nobody", "a"), None);
+        assert_eq!(btf.bit_offset("inner", "c"), Some(32));
+        assert_eq!(btf.bit_offset("inner", "b"), None);
         assert_eq!(btf.offset("int", "a"), None);
         assert_eq!(btf.enumerator("e", "FIRST"), Some(4));
         assert_eq!(btf.enumerator("e", "SECOND"), None);

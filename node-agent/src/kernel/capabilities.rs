@@ -4,6 +4,7 @@ use std::fs;
 
 use super::error::LoadError;
 
+const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
@@ -18,6 +19,14 @@ pub(super) fn check() -> Result<(), LoadError> {
         return Ok(());
     };
     missing(effective).map_or(Ok(()), |name| Err(LoadError::Capability(name)))
+}
+
+/// Whether cgroup programs may be loaded. If `/proc` cannot be read the kernel itself will tell.
+pub(super) fn net_admin() -> bool {
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| effective(&status))
+        .is_none_or(|effective| effective >> CAP_NET_ADMIN & 1 == 1)
 }
 
 fn effective(status: &str) -> Option<u64> {

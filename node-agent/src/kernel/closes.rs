@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use leyline_abi::{HalfEdge, HalfEdgeKey};
+use leyline_abi::{HalfEdge, HalfEdgeKey, transport};
 
 /// See the module's documentation. Each map holds only half-edges that something is missing from.
 #[derive(Debug, Default)]
@@ -48,7 +48,10 @@ impl Closes {
     ) {
         let last = std::mem::take(&mut self.suspected);
         let known = std::mem::take(&mut self.found);
-        for (_, value) in after {
+        for (key, value) in after {
+            if key.transport != transport::TCP {
+                continue;
+            }
             let serial = value.serial;
             let mut found = known.get(&serial).copied().unwrap_or(0);
             if let Some(before) = before.get(&serial) {
@@ -110,7 +113,10 @@ mod tests {
     /// Sweeps given as the half-edge before and after; returns the closes added after each.
     fn sweeps(sweeps: &[(Figures, Figures)]) -> Vec<u64> {
         let mut closes = Closes::default();
-        let key = HalfEdgeKey::from_bytes(&[0; size_of::<HalfEdgeKey>()]).unwrap();
+        let key = HalfEdgeKey {
+            transport: transport::TCP,
+            ..HalfEdgeKey::from_bytes(&[0; size_of::<HalfEdgeKey>()]).unwrap()
+        };
         sweeps
             .iter()
             .map(|(before, after)| {

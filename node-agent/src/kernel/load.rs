@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 use std::time::Instant;
 
 use aya::maps::Map;
-use aya::programs::{BtfTracePoint, Iter, Program, ProgramError};
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
-use leyline_abi::{ABI_VERSION, LAYOUT_SYMBOL, Plain as _};
+use leyline_abi::{ABI_VERSION, LAYOUT_SYMBOL, Plain as _, setting};
 
 use super::closes::Closes;
 use super::error::LoadError;
+use super::flows::Flows;
 use super::maps::Maps;
 use super::misses::Misses;
 use super::offsets::{self, Needs, Offsets};
@@ -48,6 +50,7 @@ pub(super) fn load(options: &KernelOptions) -> Result<Kernel, LoadError> {
     loader.tracepoint("tcp_state", "inet_sock_set_state", Needs::Tcp);
     loader.tracepoint("tcp_state_nested", "inet_sock_set_state", Needs::Tcp);
     let totals = loader.iterator("totals", "bpf_sk_storage_map", Needs::Tcp, Some("SLOTS"));
+    udp(&mut loader, options);
     loader.tracepoint("cgroup_mkdir", "cgroup_mkdir", Needs::Cgroups);
     loader.tracepoint("cgroup_rmdir", "cgroup_rmdir", Needs::Cgroups);
     let mut probes = loader.probes;
@@ -75,13 +78,50 @@ pub(super) fn load(options: &KernelOptions) -> Result<Kernel, LoadError> {
         maps,
         misses,
         closes: Closes::default(),
+        flows: Flows::default(),
+        flow_idle: options.flow_idle,
         split: SplitSet::default(),
         adopt_until,
     };
     kernel
+        .maps
+        .set(setting::FLOWS_MAY_BE_OLDER, 1)
+        .map_err(|error| LoadError::Maps(error.to_string()))?;
+    kernel
         .set_split(SplitSet::new(&[]))
         .map_err(|error| LoadError::Maps(error.to_string()))?;
     Ok(kernel)
+}
+
+/// Addresses first: a length that finds none is loss.
+fn udp(loader: &mut Loader<'_>, options: &KernelOptions) {
+    let refusal = if !loader.offsets.has_datagram_lengths {
+        Some("needs the tracepoints sock_send_length and sock_recv_length (Linux 6.3)")
+    } else if !capabilities::net_admin() {
+        Some("needs CAP_NET_ADMIN")
+    } else if options.cgroup_root.is_none() {
+        Some("no unified cgroup hierarchy is mounted")
+    } else {
+        None
+    };
+    for name in ["udp_sendmsg4", "udp_sendmsg6", "udp_recvmsg4", "udp_recvmsg6"] {
+        loader.attempt(name, Needs::Udp, |ebpf| {
+            if let Some(refusal) = refusal {
+                return Err(Refusal::Unsupported(refusal.to_owned()));
+            }
+            let root = options.cgroup_root.as_deref().unwrap_or(Path::new("/"));
+            let root = fs::File::open(root)
+                .map_err(|error| Refusal::Failed(format!("cannot open {}: {error}", root.display())))?;
+            let program: &mut CgroupSockAddr = program(ebpf, name)?;
+            program
+                .load()
+                .and_then(|()| program.attach(root, CgroupAttachMode::Single))
+                .map(drop)
+                .map_err(|error| Refusal::program(&error, "cgroup hook of datagrams"))
+        });
+    }
+    loader.tracepoint("udp_sent", "sock_send_length", Needs::Udp);
+    loader.tracepoint("udp_received", "sock_recv_length", Needs::Udp);
 }
 
 fn is_attached(probes: &[ProbeStatus], name: &str) -> bool {
@@ -113,6 +153,7 @@ fn create_maps(options: &KernelOptions, offsets: &Offsets) -> Result<Ebpf, LoadE
         .override_global(LAYOUT_SYMBOL, offsets.layout.as_bytes(), true)
         .map_max_entries("HALF_EDGES", options.max_half_edges.max(1))
         .map_max_entries("PODS", options.max_pods.max(1))
+        .map_max_entries("FLOWS", options.max_flows())
         .map_max_entries("OWNERS", options.max_owners.max(1))
         .map_max_entries("CONNECTIONS", ring(options.connection_ring_bytes))
         .map_max_entries("CGROUPS", ring(options.cgroup_ring_bytes))
@@ -196,8 +237,6 @@ impl Loader<'_> {
         attach: impl FnOnce(&mut Ebpf) -> Result<T, Refusal>,
     ) -> Option<T> {
         if self.leave_out.contains(&name) {
-            self.probes
-                .push(ProbeStatus::unsupported(name, "left out as asked"));
             return None;
         }
         let missing: Vec<&str> = self

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf};
-use leyline_abi::{Copies, Owner, Plain as _, setting, sockets_mode};
+use leyline_abi::{Copies, Flow, FlowKey, Owner, Plain as _, setting, sockets_mode};
 
 use super::error::{KernelError, LoadError};
 use super::split::{Prefix, SplitSet};
@@ -22,6 +22,8 @@ pub(super) struct Maps {
     pub(super) loss: Array<MapData, u64>,
     pub(super) connections: RingBuf<MapData>,
     pub(super) cgroups: RingBuf<MapData>,
+    flows: MapData,
+    flows_made: Array<MapData, u64>,
     copies: PerCpuArray<MapData, [u8; size_of::<Copies>()]>,
     split: LpmTrie<MapData, [u8; 16], u32>,
     settings: Array<MapData, u32>,
@@ -67,6 +69,10 @@ impl Maps {
             Map::HashMap(data) => data,
             _ => return Err(LoadError::Maps("HALF_EDGES is not a hash map".to_owned())),
         };
+        let flows = match take("FLOWS")? {
+            Map::LruHashMap(data) => data,
+            _ => return Err(LoadError::Maps("FLOWS is not an LRU hash map".to_owned())),
+        };
         Ok(Self {
             half_edges,
             pods: take("PODS")?.try_into().map_err(shape)?,
@@ -74,6 +80,8 @@ impl Maps {
             loss: take("LOSS")?.try_into().map_err(shape)?,
             connections: take("CONNECTIONS")?.try_into().map_err(shape)?,
             cgroups: take("CGROUPS")?.try_into().map_err(shape)?,
+            flows,
+            flows_made: take("FLOWS_MADE")?.try_into().map_err(shape)?,
             copies: take("COPIES")?.try_into().map_err(shape)?,
             split: take("SPLIT")?.try_into().map_err(shape)?,
             settings: take("SETTINGS")?.try_into().map_err(shape)?,
@@ -85,6 +93,38 @@ impl Maps {
         self.settings
             .set(index, &value, 0)
             .map_err(|error| map_error("write", "SETTINGS", error))
+    }
+
+    pub(super) fn read_flows(&self) -> Result<Vec<(FlowKey, Flow)>, KernelError> {
+        let mut flows = Vec::new();
+        sys::for_each::<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>(
+            self.flows.fd().as_fd(),
+            |key, value| flows.extend(FlowKey::from_bytes(key).zip(Flow::from_bytes(value))),
+        )
+        .map_err(|source| KernelError::Map {
+            operation: "read",
+            map: "FLOWS",
+            source,
+        })?;
+        Ok(flows)
+    }
+
+    /// Whether it was there.
+    pub(super) fn remove_flow(&self, key: &FlowKey) -> Result<bool, KernelError> {
+        sys::take::<{ size_of::<Flow>() }>(self.flows.fd().as_fd(), key.as_bytes())
+            .map(|flow| flow.is_some())
+            .map_err(|source| KernelError::Map {
+                operation: "remove from",
+                map: "FLOWS",
+                source,
+            })
+    }
+
+    /// UDP flows since the start.
+    pub(super) fn flows_made(&self) -> Result<u64, KernelError> {
+        self.flows_made
+            .get(&0, 0)
+            .map_err(|error| map_error("read", "FLOWS_MADE", error))
     }
 
     /// State changes that the second copy of the state program alone saw.

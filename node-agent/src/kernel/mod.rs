@@ -11,6 +11,7 @@ mod btf;
 mod capabilities;
 mod closes;
 mod error;
+mod flows;
 mod load;
 mod maps;
 mod misses;
@@ -21,6 +22,7 @@ mod sys;
 
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
@@ -32,13 +34,29 @@ pub use probe::{ProbeState, ProbeStatus};
 pub use split::{Prefix, SplitSet};
 
 /// Every probe this agent has, in the order they are loaded.
-pub const PROBES: [&str; 6] = [
+pub const PROBES: [&str; 12] = [
     "tcp_state",
     "tcp_state_nested",
     "sockets",
     "totals",
+    "udp_sent",
+    "udp_received",
+    "udp_sendmsg4",
+    "udp_sendmsg6",
+    "udp_recvmsg4",
+    "udp_recvmsg6",
     "cgroup_mkdir",
     "cgroup_rmdir",
+];
+
+/// The probes of UDP, as [`KernelOptions::leave_out`] takes them.
+pub const UDP_PROBES: &[&str] = &[
+    "udp_sent",
+    "udp_received",
+    "udp_sendmsg4",
+    "udp_sendmsg6",
+    "udp_recvmsg4",
+    "udp_recvmsg6",
 ];
 
 /// How long after the start sweeps still look for connections that are older than the agent (they may have waited in
@@ -46,7 +64,7 @@ pub const PROBES: [&str; 6] = [
 const ADOPTION: Duration = Duration::from_secs(60);
 
 /// Sizes of everything bounded. Half-edges take about 240 bytes each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelOptions {
     /// Entries of the half-edge map.
     pub max_half_edges: u32,
@@ -58,12 +76,36 @@ pub struct KernelOptions {
     pub connection_ring_bytes: u32,
     /// Ring buffer of cgroup events; rounded up to a power of two.
     pub cgroup_ring_bytes: u32,
-    /// Probes, of [`PROBES`], that are not loaded.
+    /// UDP flows that are remembered at a time.
+    pub max_flows: u32,
+    /// A UDP flow that was quiet for this long is over.
+    pub flow_idle: Duration,
+    /// Root of the unified cgroup hierarchy, where UDP's cgroup programs attach.
+    pub cgroup_root: Option<PathBuf>,
+    /// Probes, of [`PROBES`], that are neither loaded nor listed.
     pub leave_out: &'static [&'static str],
 }
 
+impl KernelOptions {
+    /// With UDP, whose cgroup programs attach at `cgroup_root`.
+    #[must_use]
+    pub fn with_udp(self, cgroup_root: Option<PathBuf>) -> Self {
+        Self {
+            cgroup_root,
+            leave_out: &[],
+            ..self
+        }
+    }
+
+    /// Room for flows, if there can be any.
+    fn max_flows(&self) -> u32 {
+        let any = !UDP_PROBES.iter().all(|probe| self.leave_out.contains(probe));
+        if any { self.max_flows.max(1) } else { 1 }
+    }
+}
+
 impl Default for KernelOptions {
-    /// 16,384 half-edges. A connection with both ends on this kernel takes 288 bytes of the ring: 4 MiB hold what
+    /// TCP only; 16,384 half-edges. A connection with both ends on this kernel takes 288 bytes of the ring: 4 MiB hold what
     /// 16,000 connections per second send in 0.9 seconds, until sampling sets in.
     fn default() -> Self {
         Self {
@@ -72,7 +114,10 @@ impl Default for KernelOptions {
             max_owners: 4_096,
             connection_ring_bytes: 1 << 22,
             cgroup_ring_bytes: 1 << 17,
-            leave_out: &[],
+            max_flows: 16_384,
+            flow_idle: Duration::from_secs(60),
+            cgroup_root: None,
+            leave_out: UDP_PROBES,
         }
     }
 }
@@ -87,6 +132,8 @@ pub struct Kernel {
     maps: maps::Maps,
     misses: misses::Misses,
     closes: closes::Closes,
+    flows: flows::Flows,
+    flow_idle: Duration,
     split: SplitSet,
     adopt_until: Instant,
 }
@@ -110,7 +157,7 @@ impl Kernel {
         load::load(options)
     }
 
-    /// State of each probe, in the order of [`PROBES`].
+    /// State of each probe that was asked for, in the order of [`PROBES`].
     #[must_use]
     pub fn probes(&self) -> &[ProbeStatus] {
         &self.probes
@@ -123,6 +170,7 @@ impl Kernel {
     ///
     /// When the kernel refuses to run an iterator that is attached.
     pub fn sweep(&mut self) -> Result<(), KernelError> {
+        self.sweep_flows()?;
         if let Some(sockets) = &self.sockets
             && Instant::now() < self.adopt_until
         {
@@ -148,13 +196,41 @@ impl Kernel {
         Ok(())
     }
 
+    /// Ends UDP flows that were quiet for long.
+    fn sweep_flows(&mut self) -> Result<(), KernelError> {
+        if Instant::now() >= self.adopt_until {
+            self.maps.set(leyline_abi::setting::FLOWS_MAY_BE_OLDER, 0)?;
+        }
+        let made = self.maps.flows_made()?;
+        if made == 0 {
+            return Ok(());
+        }
+        let mut half_edges = Vec::new();
+        self.read(|key, value| half_edges.push((*key, *value)))?;
+        let flows = self.maps.read_flows()?;
+        let now_ns = crate::clock::monotonic_ns();
+        for key in self
+            .flows
+            .settle(made, &half_edges, &flows, now_ns, self.flow_idle)
+        {
+            if self.maps.remove_flow(&key)? {
+                self.flows.removed();
+            }
+        }
+        Ok(())
+    }
+
     /// Reads every half-edge.
     ///
     /// # Errors
     ///
     /// When the map cannot be read; some entries may have been visited by then.
     pub fn half_edges(&self, mut visit: impl FnMut(&HalfEdgeKey, &HalfEdge)) -> Result<(), KernelError> {
-        self.read(|key, value| visit(key, &self.closes.correct(*value)))
+        self.read(|key, value| visit(key, &self.correct(key, value)))
+    }
+
+    fn correct(&self, key: &HalfEdgeKey, value: &HalfEdge) -> HalfEdge {
+        self.flows.correct(key, self.closes.correct(*value))
     }
 
     /// As the kernel has them.
@@ -190,9 +266,10 @@ impl Kernel {
             })?;
         let last = value
             .and_then(|value| HalfEdge::from_bytes(&value))
-            .map(|value| self.closes.correct(value));
+            .map(|value| self.correct(key, &value));
         if let Some(last) = &last {
             self.closes.forget(last.serial);
+            self.flows.forget(last.serial);
         }
         Ok(last)
     }
@@ -227,6 +304,9 @@ impl Kernel {
             *cell = cell
                 .saturating_add(self.closes.total())
                 .max(self.misses.skipped(&self.maps)?.both);
+        }
+        if let Some(cell) = counts.get_mut(loss::UDP_FLOWS as usize) {
+            *cell = self.flows.forgotten();
         }
         Ok(counts)
     }

@@ -14,6 +14,8 @@ pub(super) enum Needs {
     Tcp,
     /// `sockets` only.
     Sockets,
+    /// The UDP programs.
+    Udp,
     /// `cgroup_mkdir`, `cgroup_rmdir`.
     Cgroups,
     /// All of them.
@@ -23,7 +25,9 @@ pub(super) enum Needs {
 impl Needs {
     /// Whether a program of kind `program` needs a field marked `self`.
     pub(super) fn includes(self, program: Self) -> bool {
-        self == Self::All || self == program || (self == Self::Tcp && program == Self::Sockets)
+        self == Self::All
+            || self == program
+            || (self == Self::Tcp && matches!(program, Self::Sockets | Self::Udp))
     }
 }
 
@@ -33,6 +37,8 @@ pub(super) struct Offsets {
     pub(super) layout: Layout,
     /// (who needs it, `struct.field`).
     pub(super) missing: Vec<(Needs, String)>,
+    /// Whether the kernel can tell how long each datagram is.
+    pub(super) has_datagram_lengths: bool,
 }
 
 type Field = (Needs, &'static str, &'static str, fn(&mut Layout) -> &mut u32);
@@ -99,6 +105,14 @@ pub(super) fn resolve(bytes: &[u8]) -> Result<Offsets, BtfError> {
     }
     cgroup(&btf, &mut offsets);
     error_queue(&btf, &mut offsets.layout);
+    offsets.has_datagram_lengths =
+        btf.has_tracepoint("sock_send_length") && btf.has_tracepoint("sock_recv_length");
+    match btf.bit_offset("sock", "sk_userlocks") {
+        Some(bit) => offsets.layout.sock_userlocks_bit = bit,
+        None => offsets
+            .missing
+            .push((Needs::Udp, "struct sock: sk_userlocks".to_owned())),
+    }
     match btf.enumerator("sock_flags", "SOCK_DONE") {
         Some(bit) => offsets.layout.sock_done_bit = bit,
         None => offsets
@@ -144,14 +158,16 @@ mod tests {
 
     #[test]
     fn a_missing_field_stops_only_the_programs_that_read_it() {
-        for (field, tcp, sockets, cgroups) in [
-            (Needs::All, true, true, true),
-            (Needs::Tcp, true, true, false),
-            (Needs::Sockets, false, true, false),
-            (Needs::Cgroups, false, false, true),
+        for (field, expected) in [
+            (Needs::All, [true, true, true, true]),
+            (Needs::Tcp, [true, true, true, false]),
+            (Needs::Sockets, [false, true, false, false]),
+            (Needs::Udp, [false, false, true, false]),
+            (Needs::Cgroups, [false, false, false, true]),
         ] {
-            let stops = [Needs::Tcp, Needs::Sockets, Needs::Cgroups].map(|program| field.includes(program));
-            assert_eq!(stops, [tcp, sockets, cgroups], "{field:?}");
+            let stops = [Needs::Tcp, Needs::Sockets, Needs::Udp, Needs::Cgroups]
+                .map(|program| field.includes(program));
+            assert_eq!(stops, expected, "{field:?}");
         }
     }
 
@@ -173,7 +189,7 @@ mod tests {
         bytes.extend([24_u32, 0, 0, 0, 1].iter().flat_map(|word| word.to_ne_bytes()));
         bytes.push(0);
         let offsets = resolve(&bytes).unwrap();
-        assert_eq!(offsets.missing.len(), FIELDS.len() + 2);
+        assert_eq!(offsets.missing.len(), FIELDS.len() + 3);
         assert!(
             offsets
                 .missing

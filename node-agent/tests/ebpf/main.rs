@@ -22,4 +22,5 @@ mod nat;
 mod net;
 mod owners;
 mod records;
+mod udp;
 mod world;

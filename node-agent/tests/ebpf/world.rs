@@ -181,6 +181,8 @@ pub(crate) fn add(sum: &mut HalfEdge, value: &HalfEdge) {
         rtt_us,
         rtt_samples,
         retransmits,
+        datagrams_sent,
+        datagrams_received,
         swept,
         changed_ns,
     } = value;
@@ -198,6 +200,8 @@ pub(crate) fn add(sum: &mut HalfEdge, value: &HalfEdge) {
     sum.rtt_us += rtt_us;
     sum.rtt_samples += rtt_samples;
     sum.retransmits += retransmits;
+    sum.datagrams_sent += datagrams_sent;
+    sum.datagrams_received += datagrams_received;
     sum.swept += swept;
     sum.changed_ns = sum.changed_ns.max(*changed_ns);
 }

@@ -146,7 +146,7 @@ impl Streams {
     }
 }
 
-fn causes(loss: &Loss) -> [(&'static str, u64); 10] {
+fn causes(loss: &Loss) -> [(&'static str, u64); 12] {
     let Loss {
         half_edges_full,
         half_edge_bytes,
@@ -158,6 +158,8 @@ fn causes(loss: &Loss) -> [(&'static str, u64); 10] {
         foreign_network,
         connections_sampled,
         state_changes,
+        udp_unaddressed,
+        udp_flows,
     } = *loss;
     [
         ("half_edges_full", half_edges_full),
@@ -170,6 +172,8 @@ fn causes(loss: &Loss) -> [(&'static str, u64); 10] {
         ("foreign_network", foreign_network),
         ("connections_sampled", connections_sampled),
         ("state_changes", state_changes),
+        ("udp_unaddressed", udp_unaddressed),
+        ("udp_flows", udp_flows),
     ]
 }
 

@@ -114,6 +114,22 @@ pub fn losses(kubectl: &Kubectl) -> Result<BTreeMap<String, u64>> {
     Ok(sum)
 }
 
+/// The loss counters of every agent that are not 0, sampling and all, as one line each: what explains a wrong count.
+///
+/// # Errors
+/// When an agent cannot be asked.
+pub fn loss_counters(kubectl: &Kubectl) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for pod in pods(kubectl, AGENT)? {
+        let metrics = metrics(kubectl, AGENT, name(&pod))?;
+        let counters = metrics
+            .lines()
+            .filter(|line| line.starts_with("leyline_loss_total{") && !line.ends_with(" 0"));
+        lines.extend(counters.map(|line| format!("{} {line}", name(&pod))));
+    }
+    Ok(lines)
+}
+
 /// `leyline_loss_total{cause="…"} N`, without what is no loss.
 fn lost(metrics: &str) -> Vec<(String, u64)> {
     let lines = metrics

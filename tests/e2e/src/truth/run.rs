@@ -77,6 +77,10 @@ pub fn run(kubectl: &Kubectl, options: &Options, scenarios: &[Scenario]) -> Resu
     say(started, "all calls made");
     let mut rows = stage.judge(&quiet, errors)?;
     say(started, "judged");
+    match leyline::loss_counters(kubectl) {
+        Ok(lines) => lines.iter().for_each(|line| println!("          {line}")),
+        Err(error) => eprintln!("the agents do not say what they lost: {error:#}"),
+    }
     let alone = stage.of(Batch::Alone);
     errors = alone.iter().flat_map(|one| stage.begin(&[*one])).collect();
     if !alone.is_empty() {

@@ -151,16 +151,11 @@ impl Actor {
         self
     }
 
-    /// It goes on for a few seconds after it was told to end, as servers do that are replaced without a failure.
+    /// It goes on for a while after it was told to end, as servers do that are replaced without a failure.
     #[must_use]
     pub fn graceful(mut self) -> Self {
-        self.grace = 4;
+        self.grace = 15;
         self
-    }
-
-    /// Its name.
-    pub(super) fn name(&self) -> &str {
-        &self.name
     }
 
     /// The node's port leads to the pod's.

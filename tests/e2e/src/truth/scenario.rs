@@ -182,12 +182,6 @@ impl Scenario {
         self
     }
 
-    /// Whether the pods with this name make calls.
-    pub(super) fn calls(&self, name: &str) -> bool {
-        let mut own = self.actors.iter().filter(|(actor, _)| actor.name() == name);
-        own.any(|(actor, _)| actor.callers() > 0)
-    }
-
     /// Pods that are there before anything begins.
     #[must_use]
     pub fn pods(&self) -> usize {

@@ -24,6 +24,9 @@ pub(super) fn topology(name: &str, seed: u64) -> Scenario {
         "Whatever was drawn: an edge for every pair that talked, none for the others, through all churn.",
     );
     let shapes: Vec<Shape> = (0..SERVERS).map(|_| server_shape(&mut rng)).collect();
+    // A client that has asked for the name of a headless Service keeps the address: its pod must not go. Nor may one that
+    // makes calls itself be stopped in the middle of them.
+    let mut replaceable = Vec::new();
     for (number, shape) in shapes.iter().enumerate() {
         let mut server = placed(&mut rng, actor(&format!("s{number}")), shape)
             .listen("9000")
@@ -32,7 +35,11 @@ pub(super) fn topology(name: &str, seed: u64) -> Scenario {
         if rng.f32() < 0.4 {
             server = server.call(&call(&mut rng));
         }
-        scenario = with_service(scenario, &mut rng, number).with(server, shape.clone());
+        let headless = rng.f32() < 0.3;
+        if !headless && matches!(shape, Shape::Deployment(_)) && server.callers() == 0 {
+            replaceable.push(number);
+        }
+        scenario = with_service(scenario, number, headless).with(server, shape.clone());
     }
     for group in 0..GROUPS {
         let selector = json!({ "group": format!("g{group}") });
@@ -43,7 +50,7 @@ pub(super) fn topology(name: &str, seed: u64) -> Scenario {
         let (client, shape) = client(&mut rng, &format!("c{number}"));
         scenario = scenario.with(client, shape);
     }
-    churn(scenario, &mut rng, &shapes)
+    churn(scenario, &mut rng, &replaceable)
 }
 
 fn server_shape(rng: &mut Rng) -> Shape {
@@ -65,10 +72,10 @@ fn placed(rng: &mut Rng, actor: Actor, shape: &Shape) -> Actor {
 }
 
 /// The Service of one server, by an address of its own or headless.
-fn with_service(scenario: Scenario, rng: &mut Rng, number: usize) -> Scenario {
+fn with_service(scenario: Scenario, number: usize, headless: bool) -> Scenario {
     let name = format!("s{number}");
     let mut spec = json!({ "selector": { "app": name }, "ports": [{ "port": 9000 }] });
-    if let (true, Some(spec)) = (rng.f32() < 0.3, spec.as_object_mut()) {
+    if let (true, Some(spec)) = (headless, spec.as_object_mut()) {
         spec.insert("clusterIP".to_owned(), "None".into());
     }
     scenario.service_of(&name, spec)
@@ -105,14 +112,9 @@ fn client(rng: &mut Rng, name: &str) -> (Actor, Shape) {
 }
 
 /// Servers are replaced and new clients come while the others call.
-fn churn(scenario: Scenario, rng: &mut Rng, shapes: &[Shape]) -> Scenario {
-    let deployments: Vec<usize> = (0..shapes.len())
-        .filter(|number| matches!(shapes.get(*number), Some(Shape::Deployment(_))))
-        .collect();
-    let replaced: Vec<String> = deployments
-        .into_iter()
-        // One that calls itself must not be stopped in the middle of it.
-        .filter(|number| !scenario.calls(&format!("s{number}")))
+fn churn(scenario: Scenario, rng: &mut Rng, replaceable: &[usize]) -> Scenario {
+    let replaced: Vec<String> = replaceable
+        .iter()
         .take(2)
         .map(|number| format!("deployment/s{number}"))
         .collect();

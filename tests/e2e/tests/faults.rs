@@ -69,7 +69,9 @@ impl Memory {
                     .len(),
             "two objects for one edge"
         );
-        seen.extend(found.into_iter().map(|now| (now.edge.clone(), now)));
+        // An object is made before its status is written.
+        let told = found.into_iter().filter(|now| !now.status.is_null());
+        seen.extend(told.map(|now| (now.edge.clone(), now)));
         Ok(())
     }
 

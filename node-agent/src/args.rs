@@ -87,7 +87,7 @@ pub struct RunArgs {
     /// Root directory of the unified cgroup hierarchy; found in /proc/self/mounts when absent.
     #[arg(long, env = "LEYLINE_CGROUP_ROOT")]
     pub cgroup_root: Option<PathBuf>,
-    /// Watch UDP as well. Sockets that are not connected need CAP_NET_ADMIN; see docs/security.md.
+    /// Watch UDP as well (Linux 6.3; the variable takes true or false). Sockets that are not connected need CAP_NET_ADMIN; see docs/security.md.
     #[arg(long, env = "LEYLINE_UDP")]
     pub udp: bool,
 }
@@ -101,7 +101,7 @@ impl RunArgs {
     }
 
     /// Half-edges to make room for: 16,384 by default and with 64 MiB, proportional to the limit. An entry takes about
-    /// 230 bytes in the kernel and at most 900 in user space, so tables stay below a third of the limit.
+    /// 240 bytes in the kernel and at most 900 in user space, so tables stay below a third of the limit.
     #[must_use]
     pub fn max_half_edges(&self) -> u32 {
         const BYTES_EACH: u64 = 4_096;

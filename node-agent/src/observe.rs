@@ -42,10 +42,10 @@ pub struct ObserveArgs {
     /// Seconds between two rounds.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     pub interval: f64,
-    /// Half-edges to make room for; about 230 bytes of kernel memory each.
+    /// Half-edges to make room for; about 240 bytes of kernel memory each.
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub max_half_edges: u32,
-    /// Show UDP as well. While it runs every send and receive on the machine takes some 100 ns longer.
+    /// Show UDP as well (Linux 6.3). While it runs a datagram takes some 0.6 µs longer at each end, a TCP send or receive some 90 ns.
     #[arg(long)]
     pub udp: bool,
 }

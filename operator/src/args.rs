@@ -36,7 +36,8 @@ pub struct Args {
     /// An idle dependency is deleted when it was not seen for this long.
     #[arg(long, env = "LEYLINE_DELETE_AFTER", default_value = "168h", value_parser = duration)]
     pub delete_after: Duration,
-    /// No Events in this time after a start, and after the start of a client workload.
+    /// No Events until Leyline has run in this cluster for so long (by its oldest object, a restart does not count), and none about
+    /// a client that was first seen less than this ago.
     #[arg(long, env = "LEYLINE_EVENTS_AFTER", default_value = "10m", value_parser = duration)]
     pub events_after: Duration,
     /// New and ended dependencies written at once.

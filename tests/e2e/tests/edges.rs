@@ -127,12 +127,15 @@ fn a_new_edge_is_visible_soon() -> Result<()> {
         ];
         stage.apply(&objects)?;
         stage.ready(&["answer"])?;
+        let start = traffic::start_in(SERVICE_KNOWN);
         let mut took = Vec::new();
         for run in 0..RUNS {
             let name = format!("client-{run}");
             let node = if run % 2 == 0 { "node-a" } else { "node-b" };
             let seen = first_sight(stage, &name)?;
-            stage.apply(&[work(&name, &["connect", "--to=answer:80"]).on(node).pod(ns)])?;
+            stage.apply(&[work(&name, &["connect", "--to=answer:80", &start])
+                .on(node)
+                .pod(ns)])?;
             let first = traffic::total(stage, &name, 1, PATIENCE)?
                 .first_ms
                 .context("the client never connected")?;

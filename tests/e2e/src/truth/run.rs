@@ -25,9 +25,9 @@ use crate::{leyline, wait};
 /// Many pods on two cores.
 const DEPLOYED: Duration = Duration::from_secs(300);
 const ENDED: Duration = Duration::from_secs(180);
-/// A connection without its other half becomes an edge after ten seconds: a wrong one is there by then.
-const SETTLED: Duration = Duration::from_secs(16);
-/// A total is written within ten seconds after its edge went quiet, then through a lane with a rate.
+/// A connection without its other half becomes an edge after ten to twenty seconds: a wrong one is there by then.
+const SETTLED: Duration = Duration::from_secs(21);
+/// A total is written some seconds after its edge went quiet, then through a lane with a rate.
 const CAUGHT_UP: Duration = Duration::from_secs(60);
 
 /// From the beginning of one scenario to the next one's.
@@ -248,6 +248,7 @@ impl Stage<'_> {
         };
         // The verdicts say what is wrong.
         wait::until("all scenarios are right", SETTLED + CAUGHT_UP, look).ok();
+        ensure!(rows.len() == parts.len(), "the objects could not be read");
         let shown = edges::all(self.kubectl)?;
         for (_, play) in parts {
             keep(self.folder, play, &shown)?;

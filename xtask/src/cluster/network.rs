@@ -50,6 +50,8 @@ const CHANGED_BY_KUBELET: &[&str] = &[
 ];
 /// 1 where new interfaces get no IPv6.
 const NO_IPV6: &str = "net/ipv6/conf/default/disable_ipv6";
+/// There when somebody else's network plugins had chains before the cluster came: then none are removed.
+const FOREIGN_CHAINS: &str = "foreign-chains";
 /// Where the old values are kept.
 const SAVED: &str = "sysctls.json";
 
@@ -66,6 +68,9 @@ pub(crate) enum Masquerade {
 /// Makes namespace, link, routes and tables.
 pub(crate) fn create(state: &State) -> Result<()> {
     save_and_set(state)?;
+    if shared_chains().next().is_some() {
+        state.write(FOREIGN_CHAINS, "")?;
+    }
     ip(&["netns", "add", NETNS])?;
     ip(&[
         "link", "add", LINK, "type", "veth", "peer", "name", "eth0", "netns", NETNS,
@@ -188,7 +193,9 @@ pub(crate) fn remove(state: &State) {
             quietly(Command::new("nft").args(["delete", "table", family, table]));
         }
     }
-    remove_chains();
+    if !state.path(FOREIGN_CHAINS).exists() {
+        remove_chains();
+    }
     // Translations of a cluster that is gone would catch the first packets of the next one.
     for (family, selector, network) in [
         ("ipv4", "--src", POD_NETWORK),
@@ -205,21 +212,32 @@ pub(crate) fn remove(state: &State) {
 
 /// Chains that the port map plugin makes, and kube-proxy in iptables mode; all else in their tables stays.
 fn remove_chains() {
-    let tables = ["nat", "filter", "mangle"].into_iter();
-    for (program, table) in tables.flat_map(|table| [("iptables", table), ("ip6tables", table)]) {
-        let Ok(rules) = output(Command::new(format!("{program}-save")).args(["--table", table])) else {
-            continue;
-        };
-        let ours = |line: &&str| ["CNI-", "KUBE-"].iter().any(|chain| line.contains(chain));
-        if rules.lines().any(|line| ours(&line)) {
-            let kept: Vec<&str> = rules.lines().filter(|line| !ours(line)).collect();
-            let text = kept.join("\n") + "\n";
-            let mut restore = Command::new(format!("{program}-restore"));
-            if let Err(error) = output_with_input(restore.args(["--table", table]), &text) {
-                say(&format!("note: chains of table {table}: {error:#}"));
-            }
+    for (program, table, rules) in shared_chains() {
+        let kept: Vec<&str> = rules.lines().filter(|line| !is_of_plugins(line)).collect();
+        let text = kept.join("\n") + "\n";
+        let mut restore = Command::new(format!("{program}-restore"));
+        if let Err(error) = output_with_input(restore.args(["--table", table]), &text) {
+            say(&format!("note: chains of table {table}: {error:#}"));
         }
     }
+}
+
+/// The tables of the machine's own network namespace that have such chains: program, table, all its rules.
+fn shared_chains() -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    let tables = ["nat", "filter", "mangle"].into_iter();
+    tables
+        .flat_map(|table| [("iptables", table), ("ip6tables", table)])
+        .filter_map(|(program, table)| {
+            let rules = output(Command::new(format!("{program}-save")).args(["--table", table])).ok()?;
+            rules
+                .lines()
+                .any(is_of_plugins)
+                .then_some((program, table, rules))
+        })
+}
+
+fn is_of_plugins(rule: &str) -> bool {
+    ["CNI-", "KUBE-"].iter().any(|chain| rule.contains(chain))
 }
 
 /// `ip netns` mounts its folder onto itself; the last one to leave takes that away.

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leyline_abi::{CgroupEvent, Connection, loss, transport};
+use leyline_abi::{CgroupEvent, Connection, kind, loss, transport};
 use leyline_wire as wire;
 use tracing::warn;
 
@@ -158,13 +158,9 @@ impl Collector {
 
     /// Takes the ring buffer empty, piece by piece: a piece may call for a reading of the half-edges it belongs to.
     fn drain_connections(&mut self, now: &Moment) -> Result<(), KernelError> {
-        let mut left = MAX_RECORDS;
+        let (mut left, mut thinned) = (MAX_RECORDS, 0);
         while left > 0 {
-            let taken = self.take_connections(now);
-            if let Some(log2) = self.sampling.adapt(taken, now.monotonic_ns) {
-                tracing::debug!(one_in = 1_u64 << log2, "connection records are sampled");
-                self.kernel.set_sample_log2(log2)?;
-            }
+            let taken = self.take_connections(now, &mut thinned);
             if taken < PIECE {
                 break;
             }
@@ -173,22 +169,31 @@ impl Collector {
                 self.read(now)?;
             }
         }
+        // Once for all: what one round finds was in the ring buffer before any change could act.
+        if let Some(log2) = self.sampling.adapt(thinned, now.monotonic_ns) {
+            tracing::debug!(one_in = 1_u64 << log2, "connection records are sampled");
+            self.kernel.set_sample_log2(log2)?;
+        }
         Ok(())
     }
 
-    fn take_connections(&mut self, now: &Moment) -> usize {
+    /// Takes one piece; `thinned` grows by the records that sampling could have made fewer: who lives on was chosen when
+    /// it opened.
+    fn take_connections(&mut self, now: &Moment, thinned: &mut usize) -> usize {
         let mut state = self.shared.state();
         let State {
             ledger, connections, ..
         } = &mut *state;
         let (waiting, dropped) = (&mut self.waiting, &mut self.waiting_dropped);
-        self.kernel
-            .drain_connections(PIECE, |record| match ledger.fate(record.half_edge) {
+        self.kernel.drain_connections(PIECE, |record| {
+            *thinned += usize::from(record.kind != kind::PROGRESS);
+            match ledger.fate(record.half_edge) {
                 Some(Fate::Reported(id)) => connections.fold(id, record),
                 Some(Fate::Rejected) => {}
                 _ if waiting.len() < MAX_WAITING => waiting.push_back((now.monotonic_ns, *record)),
                 _ => *dropped += 1,
-            })
+            }
+        })
     }
 
     /// Reads half-edges and folds everything that depends on them.

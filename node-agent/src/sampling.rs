@@ -32,7 +32,7 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// So many records came since the last call; the new exponent when it changes.
+    /// So many connections opened or closed with a record since the last call; the new exponent when it changes.
     pub fn adapt(&mut self, records: usize, now_ns: u64) -> Option<u8> {
         let Some(since_ns) = self.since_ns else {
             // What the first round brings are the connections older than the agent: no rate.

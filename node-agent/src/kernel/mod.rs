@@ -170,7 +170,12 @@ impl Kernel {
     ///
     /// When the kernel refuses to run an iterator that is attached.
     pub fn sweep(&mut self) -> Result<(), KernelError> {
-        self.sweep_flows()?;
+        // One that fails must not keep the other from happening.
+        let sockets = self.sweep_sockets();
+        self.sweep_flows().and(sockets)
+    }
+
+    fn sweep_sockets(&mut self) -> Result<(), KernelError> {
         if let Some(sockets) = &self.sockets
             && Instant::now() < self.adopt_until
         {

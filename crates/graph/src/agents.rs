@@ -31,7 +31,9 @@ pub(crate) struct Agent {
     /// Loss since the epoch, and when it last rose.
     pub(crate) lost: u64,
     pub(crate) lost_at: Option<Time>,
-    /// When a record last stood for more than one connection.
+    /// Connections that sampling left without records, as last reported.
+    pub(crate) sampled: u64,
+    /// When it last left one out, or a record stood for more than one.
     pub(crate) sampled_at: Option<Time>,
     /// When a half-edge or a record of it was last refused here for want of room.
     pub(crate) refused_at: Option<Time>,

@@ -32,6 +32,7 @@ impl Graph {
                 silent: false,
                 lost: 0,
                 lost_at: None,
+                sampled: 0,
                 sampled_at: None,
                 refused_at: None,
                 heard: now,
@@ -114,6 +115,7 @@ impl Graph {
             ended,
             complete,
             lost,
+            sampled,
             node_addresses,
         } = report;
         if let Some(addresses) = node_addresses {
@@ -125,6 +127,10 @@ impl Graph {
             if lost > agent.lost {
                 agent.lost = lost;
                 agent.lost_at = Some(self.clock.now);
+            }
+            if sampled > agent.sampled {
+                agent.sampled = sampled;
+                agent.sampled_at = Some(self.clock.now);
             }
         }
         for definition in &definitions {

@@ -279,6 +279,8 @@ pub struct Report {
     /// Sum over the causes that make counts or records of accepted half-edges too low, since the epoch. What was left
     /// out on purpose (foreign network namespaces, unnamed cgroups, sampling) is not in it.
     pub lost: u64,
+    /// Connections that sampling left without records, since the epoch.
+    pub sampled: u64,
     /// Node addresses, when they changed.
     pub node_addresses: Option<Vec<IpAddr>>,
 }

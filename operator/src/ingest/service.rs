@@ -189,6 +189,8 @@ impl Collector {
         let mut due = 1;
         loop {
             let message = tokio::select! {
+                // What a replaced stream still has in its buffer must not be taken for the new one's.
+                biased;
                 () = self.shutdown.cancelled() => return stopping(),
                 () = ticket.replaced.cancelled() => return replaced(),
                 message = tokio::time::timeout(SILENCE, messages.message()) => message,
@@ -218,6 +220,7 @@ impl Collector {
             due += 1;
             let loss = self.streams.lost(ticket, checked.loss);
             checked.report.lost = validate::lost_events(&loss);
+            checked.report.sampled = loss.connections_sampled;
             if !checked.probes.is_empty() {
                 log_probes(node, &checked.probes);
                 self.streams.probes(ticket, &checked.probes);

@@ -209,6 +209,7 @@ pub fn report(message: wire::Report, expected: u64, now: Time) -> Result<Checked
         ended,
         complete,
         lost: 0,
+        sampled: 0,
         node_addresses: match node_addresses.as_slice() {
             [] => None,
             some => Some(addresses("report.node_addresses", some)?),

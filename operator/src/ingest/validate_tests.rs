@@ -109,6 +109,7 @@ fn a_good_report_keeps_everything() {
         ended,
         complete,
         lost,
+        sampled,
         node_addresses,
     } = checked.report;
     assert_eq!(definitions[0].remote, IpAddr::from([10, 0, 0, 1]));
@@ -121,7 +122,10 @@ fn a_good_report_keeps_everything() {
         (Time(NOW.0 - 10), Time(NOW.0 - 2_000))
     );
     assert_eq!(connections[0].weight, 1, "0 means 1");
-    assert_eq!((ended.as_slice(), complete, lost), ([9].as_slice(), true, 0));
+    assert_eq!(
+        (ended.as_slice(), complete, lost, sampled),
+        ([9].as_slice(), true, 0, 0)
+    );
     assert_eq!(checked.loss.as_ref().map(lost_events), Some(2));
     assert_eq!(node_addresses, Some(vec![IpAddr::from([10, 1, 0, 1])]));
     assert_eq!(checked.sequence, 4);

@@ -1,6 +1,7 @@
 //! Matching connections by witness: duplicates, contradictions, samples, and agents that were not watching.
 
 use crate::support::{EPOCH, N1, N2, World, client, conn, pod, process_client, server};
+use leyline_graph::input::Report;
 use leyline_graph::{Closed, Config};
 
 const EDGE: &str = "Deployment/web -> StatefulSet/redis:6380";
@@ -149,6 +150,21 @@ fn a_sample_stands_for_its_weight_and_says_so() {
     assert_eq!((edge.totals.opened, edge.totals.bytes_sent), (8, 40));
     assert!(edge.incomplete.sampled);
     assert_eq!(world.closed(Closed::PeerUnwatched), 2);
+}
+
+/// The client's agent sampled, although none of its records stands for others.
+#[test]
+fn a_connection_that_a_sample_left_out_is_nobodys() {
+    let mut world = world();
+    world.report("n2", [redis().with([conn(1)])]);
+    let sampled = Report {
+        sampled: 1,
+        ..Report::default()
+    };
+    world.graph.report("n1", EPOCH, sampled, world.time()).unwrap();
+    world.pass(60_000);
+    world.expect(&[]);
+    assert_eq!(world.closed(Closed::PeerUnwatched), 1);
 }
 
 #[test]

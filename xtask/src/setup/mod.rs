@@ -1,7 +1,7 @@
 //! Everything a fresh Debian 12 with git, rustup, Go and root needs: packages, Rust, bpf-linker, cargo-deny, the programs
 //! of the test cluster. Each part looks first and does nothing when it is already there.
 //!
-//! IO: the package registries (Debian, crates.io, the Go module proxy) through their ordinary clients, the cache folder.
+//! IO: the package registries (of Debian, Rust and Go) through their ordinary clients, the cache folder.
 
 mod bpf_linker;
 pub(crate) mod cargo_deny;

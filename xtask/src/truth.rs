@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use leyline_e2e::kubectl::Kubectl;
 use leyline_e2e::traffic::now_ms;
 use leyline_e2e::truth::{catalog, run, table};
@@ -91,11 +91,5 @@ fn truth(options: &Truth) -> Result<()> {
     for path in options.json.iter().chain([&own]) {
         fs::write(path, &result).with_context(|| format!("write {}", path.display()))?;
     }
-    let wrong = rows.iter().filter(|row| !row.verdict.is_exact()).count();
-    ensure!(
-        wrong == 0,
-        "{wrong} of {} scenarios are not what the applications did",
-        rows.len()
-    );
-    Ok(())
+    table::ensure_exact(&rows)
 }

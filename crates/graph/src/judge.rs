@@ -218,7 +218,7 @@ impl Graph {
             == self.halves.get(server_half).map(|half| half.agent);
         match (&client_pod, &server_pod) {
             (Some(one), Some(other))
-                if one == other && !self.is_hairpin(client_half, one, server_half, (local, port), opened) =>
+                if one == other && !self.is_hairpin(client_half, one, (local, port), opened) =>
             {
                 return Pair::Nobody(Closed::SamePod);
             }
@@ -239,11 +239,7 @@ impl Graph {
         let Some(half) = self.halves.get(server_half) else {
             return Pair::Waiting;
         };
-        let port = if half.role == Role::Server {
-            half.port
-        } else {
-            port
-        };
+        // The record's own port: a half that is surely a server's has the same, else the two would not be a pair.
         Pair::Edge(
             EdgeId {
                 client,
@@ -257,29 +253,15 @@ impl Graph {
 
     /// Whether a pod that answered itself did so for a Service it had called: like any other client of that Service it
     /// depends on it. A proxy that caught the connection inside the pod is no endpoint of what was called.
-    fn is_hairpin(
-        &self,
-        client: Key<Half>,
-        pod: &str,
-        server: Key<Half>,
-        (address, port): (IpAddr, u16),
-        at: Time,
-    ) -> bool {
-        let (Some(client), Some(server)) = (self.halves.get(client), self.halves.get(server)) else {
-            return false;
-        };
-        let port = if server.role == Role::Server {
-            server.port
-        } else {
-            port
-        };
-        self.inventory
-            .service_addressed(client, at)
+    fn is_hairpin(&self, client: Key<Half>, pod: &str, server: (IpAddr, u16), at: Time) -> bool {
+        self.halves
+            .get(client)
+            .and_then(|client| self.inventory.service_addressed(client, at))
             .and_then(|(service, number)| Some((service, number?)))
             .is_some_and(|(service, number)| {
                 let memory = self.config.endpoint_memory;
                 self.inventory
-                    .is_endpoint(&service, &number, at, memory, pod, (address, port))
+                    .is_endpoint(&service, &number, at, memory, pod, server)
             })
     }
 

@@ -131,8 +131,8 @@ fn add(truth: &mut Truth, edge: Edge, connection: &Connection, outcome: Dial) {
     }
 }
 
-/// A connection of which only the client knows: it may count on each edge that this client's other connections to the same
-/// destination have.
+/// A connection of which only the client knows: it may count on the edge of this client's other connections to the same
+/// destination, on the first one if there are several; the bytes of none of them are judged then.
 fn place_unsure(
     truth: &mut Truth,
     connections: &BTreeMap<String, Connection>,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::judge::{Verdict, part};
@@ -28,6 +29,20 @@ pub fn overall(rows: &[Row]) -> (f64, f64) {
         part(right, sum(|it| it.shown)),
         part(right, sum(|it| it.expected)),
     )
+}
+
+/// Every scenario is exact.
+///
+/// # Errors
+/// With how many are not.
+pub fn ensure_exact(rows: &[Row]) -> Result<()> {
+    let wrong = rows.iter().filter(|row| !row.verdict.is_exact()).count();
+    ensure!(
+        wrong == 0,
+        "{wrong} of {} scenarios are not what the applications did",
+        rows.len()
+    );
+    Ok(())
 }
 
 /// The table, what is wrong, and the sum.
